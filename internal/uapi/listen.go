@@ -1,0 +1,278 @@
+package uapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What one caller on the socket may take. wg(8) opens a connection per
+// request and sends it at once.
+const (
+	maxCallers = 32
+	idleTime   = 2 * time.Minute
+	askTime    = 15 * time.Second
+)
+
+// A Listener is a unix socket on which wg(8) reaches an engine. Only processes
+// of the socket's own user are answered.
+type Listener struct {
+	socket *net.UnixListener
+	path   string
+	inode  uint64
+
+	mu      sync.Mutex
+	callers map[*caller]struct{}
+	running sync.WaitGroup
+}
+
+// A caller is one accepted connection.
+type caller struct {
+	net.Conn
+	since time.Time // when it was last heard; guarded by Listener.mu
+	busy  bool      // a request is with the engine; guarded by Listener.mu
+}
+
+// Listen makes the socket at path with mode 0600. It is bound in a private
+// directory beside path and renamed, so it is never to be seen with another
+// mode, nor before it listens. A socket at path on which nobody listens any
+// more is replaced; anything else there is an error (EADDRINUSE, EEXIST).
+func Listen(path string) (*Listener, error) {
+	l, err := listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+func listen(path string) (_ *Listener, err error) {
+	private, err := os.MkdirTemp(filepath.Dir(path), ".uapi-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(private)
+	socket, err := bind(private)
+	if err != nil {
+		return nil, err
+	}
+	made := filepath.Join(private, socketName)
+	l := &Listener{socket: socket, path: path, callers: make(map[*caller]struct{})}
+	if l.inode, err = inodeOf(made); err == nil {
+		err = publish(made, path)
+	}
+	if err != nil {
+		_ = socket.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+const socketName = "s"
+
+// bind goes through a descriptor of the directory: a socket's address holds
+// 108 bytes, a path may be longer (unix(7)).
+func bind(directory string) (*net.UnixListener, error) {
+	dir, err := os.Open(directory)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	name := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + socketName
+	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	socket.SetUnlinkOnClose(false) // it is renamed
+	if err := os.Chmod(filepath.Join(directory, socketName), 0o600); err != nil {
+		_ = socket.Close()
+		return nil, err
+	}
+	return socket, nil
+}
+
+// publish moves the socket to path unless something that lives is there.
+func publish(made, path string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) { // a file system without the flag
+		if _, err = os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+			return os.Rename(made, path)
+		}
+		err = unix.EEXIST
+	}
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if err := stale(path); err != nil {
+		return err
+	}
+	return os.Rename(made, path)
+}
+
+// stale returns nil when path is a socket on which nobody listens.
+func stale(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != os.ModeSocket {
+		return unix.EEXIST
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	conn, err := net.Dial("unix", "/proc/self/fd/"+strconv.Itoa(int(dir.Fd()))+"/"+filepath.Base(path))
+	if err == nil {
+		_ = conn.Close()
+		return unix.EADDRINUSE
+	}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	return err
+}
+
+func inodeOf(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return 0, &os.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	return st.Ino, nil
+}
+
+// Serve answers callers for engine until Close, then returns nil when the last
+// of them is gone.
+func (l *Listener) Serve(ctx context.Context, engine Engine) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer l.running.Wait()
+	defer cancel()
+	for {
+		conn, err := l.socket.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM) {
+			// Wait for descriptors rather than end, or spin.
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("accept on %s: %w", l.path, err)
+		}
+		if !ownUser(conn) {
+			_ = conn.Close()
+			continue
+		}
+		c := l.admit(conn)
+		if c == nil {
+			continue
+		}
+		l.running.Go(func() {
+			defer l.dismiss(c)
+			_ = Serve(ctx, c, tracked{engine, l, c}, Limits{Idle: idleTime, Request: askTime})
+		})
+	}
+}
+
+// Close removes the socket if it is still ours at its path, and ends each
+// connection.
+func (l *Listener) Close() error {
+	err := l.socket.Close()
+	if inode, statErr := inodeOf(l.path); statErr == nil && inode == l.inode {
+		err = errors.Join(err, os.Remove(l.path))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.callers {
+		_ = c.Close()
+	}
+	return err
+}
+
+// ownUser asks the kernel whose process connected (SO_PEERCRED, unix(7)).
+func ownUser(conn *net.UnixConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return err == nil && credErr == nil && int(cred.Uid) == os.Geteuid()
+}
+
+// admit takes a connection in. When the table is full, the caller that has
+// been silent longest makes room; when all wait for the engine, the new one is
+// turned away (nil).
+func (l *Listener) admit(conn net.Conn) *caller {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.callers) >= maxCallers {
+		oldest := l.longestSilent()
+		if oldest == nil {
+			_ = conn.Close()
+			return nil
+		}
+		_ = oldest.Close()
+		delete(l.callers, oldest)
+	}
+	c := &caller{Conn: conn, since: time.Now()}
+	l.callers[c] = struct{}{}
+	return c
+}
+
+func (l *Listener) longestSilent() *caller {
+	var oldest *caller
+	for c := range l.callers {
+		if !c.busy && (oldest == nil || c.since.Before(oldest.since)) {
+			oldest = c
+		}
+	}
+	return oldest
+}
+
+func (l *Listener) dismiss(c *caller) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.callers, c)
+}
+
+func (l *Listener) mark(c *caller, busy bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c.busy, c.since = busy, time.Now()
+}
+
+// tracked notes which caller has a request with the engine.
+type tracked struct {
+	Engine
+	l *Listener
+	c *caller
+}
+
+func (t tracked) Get(ctx context.Context) ([]byte, error) {
+	t.l.mark(t.c, true)
+	defer t.l.mark(t.c, false)
+	return t.Engine.Get(ctx)
+}
+
+func (t tracked) Set(ctx context.Context, body []byte) error {
+	t.l.mark(t.c, true)
+	defer t.l.mark(t.c, false)
+	return t.Engine.Set(ctx, body)
+}
