@@ -2,6 +2,7 @@ package nstest_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -142,4 +143,44 @@ func TestSnapshot(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestKernelPeer(t *testing.T) {
+	t.Parallel()
+	user, internet := pair(t)
+	peer := nstest.StartKernelPeer(t, internet)
+	account := peer.NewAccount(t, internetAddr, nstest.AccountOptions{
+		PSK: true, Listen: netip.MustParseAddrPort("192.0.2.1:40000"),
+	})
+	bringUp(t, user, account)
+
+	t.Log("the kernel speaks first")
+	peer.Run(t, "ping -c1 -W10 "+account.Addr4.String())
+	first := peer.LastHandshake(t, account)
+	if first.IsZero() {
+		t.Fatal("no handshake at the peer")
+	}
+	t.Log("and bytes pass both ways")
+	user.Run(t, "ping", "-c1", "-W10", peer.Addr6.String())
+	const size = 1 << 20
+	got, err := fetch.Call(user.UserCommand, fmt.Sprintf("http://%s/cgi-bin/zero?%d", peer.Addr4, size))
+	if err != nil || len(got) != size {
+		t.Errorf("fetched %d bytes, %v", len(got), err)
+	}
+	count, err := post.Call(user.UserCommand, postInput{fmt.Sprintf("http://[%s]/cgi-bin/count", peer.Addr6), size})
+	if err != nil || strings.TrimSpace(count) != fmt.Sprint(size) {
+		t.Errorf("posted %q bytes, %v", count, err)
+	}
+}
+
+func TestKernelPeerAnswers(t *testing.T) {
+	t.Parallel()
+	user, internet := pair(t)
+	peer := nstest.StartKernelPeer(t, internet)
+	account := peer.NewAccount(t, internetAddr, nstest.AccountOptions{PSK: true})
+	bringUp(t, user, account)
+	user.Run(t, "ping", "-c1", "-W10", peer.Addr4.String())
+	if peer.LastHandshake(t, account).IsZero() {
+		t.Error("no handshake at the peer")
+	}
 }

@@ -1,6 +1,7 @@
 package nstest_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -32,4 +33,19 @@ var lookup = nstest.NewFunc("lookup", func(in lookupInput) ([]string, error) {
 	addrs, err := resolver.LookupHost(ctx, in.Name)
 	slices.Sort(addrs)
 	return addrs, err
+})
+
+type postInput struct {
+	URL  string
+	Size int
+}
+
+var post = nstest.NewFunc("post", func(in postInput) (string, error) {
+	resp, err := (&http.Client{Timeout: time.Minute}).Post(in.URL, "application/octet-stream", bytes.NewReader(make([]byte, in.Size)))
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
 })
