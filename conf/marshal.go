@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
 
 // Marshal returns c as a wg-quick(8) file, keys included. [Parse] of it gives
 // an equal Config. A Config that could not have come out of Parse, such as one
-// without a private key or with a line break in a hook, is an error.
+// without a private key or with a line break in a hook, is an error; so is one
+whose file would be over 1 MiB.
 func (c *Config) Marshal() ([]byte, error) {
 	var w writer
 	w.interfaceSection(&c.Interface)
@@ -104,10 +106,14 @@ func (w *writer) peerSection(p *Peer) {
 	}
 }
 
-// prefixes writes one line for each, so that no line gets too long to read.
+// prefixes breaks long lists into lines that a person can read.
 func (w *writer) prefixes(key string, prefixes []netip.Prefix) {
-	for _, p := range prefixes {
-		w.field(key, p)
+	for line := range slices.Chunk(prefixes, 16) {
+		var list []string
+		for _, p := range line {
+			list = append(list, p.String())
+		}
+		w.field(key, strings.Join(list, ", "))
 	}
 }
 

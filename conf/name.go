@@ -15,15 +15,15 @@ const maxName = 128
 // pendingName is a name whose peer is not yet known.
 type pendingName string
 
-func (p *parser) readComment(comment string, commented bool) {
-	if !commented {
-		p.name.settle(p)
-		return
+// read takes the comment of a line, which is empty on a blank line.
+func (n *pendingName) read(p *parser, comment string) {
+	if comment == "" {
+		n.settle(p)
 	}
 	field, value, ok := strings.Cut(comment, "=")
 	if ok && strings.EqualFold(strings.Trim(field, space), "friendly_name") {
-		p.name.settle(p)
-		p.name = pendingName(cleanName(value))
+		n.settle(p)
+		*n = pendingName(cleanName(value))
 	}
 }
 

@@ -89,24 +89,33 @@ func (p *parser) parseLine(line string) *Error {
 	if len(line) > maxLine {
 		return fault("line is over 256 KiB", "split the list: a key may be repeated")
 	}
-	text, comment, commented := strings.Cut(line, "#")
+	text, comment, _ := strings.Cut(line, "#")
 	text = strings.Trim(text, space)
-	switch {
-	case text == "":
-		p.readComment(comment, commented)
+	if text == "" {
+		p.name.read(p, comment)
 		return nil
-	case text[0] == '[':
-		return p.open(text)
 	}
-	name, value, ok := strings.Cut(text, "=")
-	name = squeeze(name)
+	if wrong := p.parseText(text); wrong != nil {
+		return wrong
+	}
+	p.name.read(p, comment)
 	p.name.settle(p)
+	return nil
+}
+
+func (p *parser) parseText(text string) *Error {
+	if text[0] == '[' {
+		return p.open(squeeze(text))
+	}
+	p.name.settle(p)
+	name, value, ok := strings.Cut(text, "=")
 	switch {
 	case !ok:
 		return fault("line is neither a [Section] nor KEY = VALUE", "a comment begins with #")
 	case p.section == nil:
 		return fault("line stands before any section", "the first line is to be [Interface]")
 	}
+	name = squeeze(name)
 	for _, k := range p.section.keys {
 		if strings.EqualFold(k.name, name) {
 			return p.assign(k, strings.Trim(value, space))
@@ -116,8 +125,7 @@ func (p *parser) parseLine(line string) *Error {
 }
 
 // open begins a section.
-func (p *parser) open(text string) *Error {
-	title := squeeze(text)
+func (p *parser) open(title string) *Error {
 	switch {
 	case strings.EqualFold(title, peerSection.title):
 		p.section = peerSection
@@ -132,8 +140,8 @@ func (p *parser) open(text string) *Error {
 	case p.header != 0:
 		return fault(fmt.Sprintf("second [Interface] section, the first is in line %d", p.header), "one file is one interface: split it")
 	default:
-		p.section, p.header = interfaceSection, p.line
 		p.name.settle(p)
+		p.section, p.header = interfaceSection, p.line
 	}
 	p.seen = map[string]int{}
 	return nil

@@ -17,7 +17,7 @@ func splitList(s string) []string {
 // zone; the kernel has only names of interfaces.
 func parseAddr(s string) (netip.Addr, bool) {
 	addr, err := netip.ParseAddr(s)
-	return addr, err == nil && (addr.Zone() == "" || checkName(addr.Zone()) == nil)
+	return addr, err == nil && (addr.Zone() == "" || interfaceName.MatchString(addr.Zone()))
 }
 
 // parsePrefix reads an address with or without a mask and keeps its host bits.

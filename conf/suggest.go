@@ -7,7 +7,7 @@ import "strings"
 func nearest(s string, names []string) string {
 	best, bestDistance := "", 3
 	for _, name := range names {
-		limit := max(1, len(name)/4)
+		limit := max(1, len(name)/3)
 		if d := distance(strings.ToLower(s), strings.ToLower(name)); d <= limit && d < bestDistance {
 			best, bestDistance = name, d
 		}
