@@ -1,0 +1,3 @@
+package inside
+
+func freshSysfs() error { return nil }
