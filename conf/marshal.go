@@ -14,7 +14,7 @@ import (
 // Marshal returns c as a wg-quick(8) file, keys included. [Parse] of it gives
 // an equal Config. A Config that could not have come out of Parse, such as one
 // without a private key or with a line break in a hook, is an error; so is one
-whose file would be over 1 MiB.
+// whose file would be over 1 MiB.
 func (c *Config) Marshal() ([]byte, error) {
 	var w writer
 	w.interfaceSection(&c.Interface)
