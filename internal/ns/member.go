@@ -1,0 +1,147 @@
+package ns
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Members returns the PIDs of the processes in the network namespace, as far as
+// /proc shows them to this process.
+func (s *Set) Members() ([]int, error) {
+	id, err := s.NetIdentity()
+	if err != nil {
+		return nil, err
+	}
+	return members(id)
+}
+
+func members(id Identity) ([]int, error) {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if got, err := identityAt("/proc/" + name + "/ns/net"); err == nil && got == id {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// WaitEmpty blocks until no process is left in the network namespace. It waits
+// for one process after the other to end and looks again then, so it costs
+// nothing in between. It returns the cause of ctx when that ends first.
+func (s *Set) WaitEmpty(ctx context.Context) error {
+	id, err := s.NetIdentity()
+	if err != nil {
+		return err
+	}
+	// /proc is not read at one instant: a child can appear behind the reader
+	// while its parent ends before it. Nobody is left when two looks say so.
+	for empty := 0; empty < 2; {
+		pids, err := members(id)
+		if err != nil {
+			return err
+		}
+		if len(pids) == 0 {
+			empty++
+			continue
+		}
+		empty = 0
+		if err := waitExit(ctx, pids[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// KillAll ends every process in the network namespace, those too that they start
+// meanwhile.
+func (s *Set) KillAll(ctx context.Context) error {
+	for {
+		pids, err := s.Members()
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		for _, pid := range pids {
+			if err := s.kill(pid); err != nil {
+				return fmt.Errorf("kill process %d: %w", pid, err)
+			}
+		}
+		if err := waitExit(ctx, pids[0]); err != nil {
+			return err
+		}
+	}
+}
+
+// kill sends SIGKILL to a process if it still is in the network namespace.
+func (s *Set) kill(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// With the pidfd open the number cannot be another process's any more.
+	id, err := s.NetIdentity()
+	if err != nil {
+		return err
+	}
+	if got, err := identityAt(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil || got != id {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	return nil
+}
+
+// waitExit blocks until process pid has ended; it need not be a child.
+func waitExit(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err == unix.ESRCH {
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	return WaitPidfd(ctx, os.NewFile(uintptr(fd), "pidfd"))
+}
+
+// WaitPidfd blocks until the process behind the pidfd has ended, and closes
+// the pidfd. It must be non-blocking (PIDFD_NONBLOCK).
+func WaitPidfd(ctx context.Context, pidfd *os.File) error {
+	defer pidfd.Close()
+	stop := context.AfterFunc(ctx, func() { pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return err == nil && n > 0
+	})
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

@@ -1,0 +1,229 @@
+// Package state keeps the directory of a tunnel: the sockets, the log and the
+// facts that other processes of the same user may read.
+//
+//	ROOT/            0700, one per user
+//	  NAME/          a tunnel, from Publish to Remove
+//	    lock         flock(2)ed by the supervisor as long as it lives
+//	  .NAME/         the same tunnel before Publish: nobody looks there
+//
+// Whoever holds the lock owns the directory. A directory whose lock is free
+// belongs to a supervisor that was killed, and the next Claim takes it away.
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors that a caller can tell apart with errors.Is.
+var (
+	ErrInUse   = errors.New("a tunnel of this name exists")
+	ErrBadName = errors.New("not a tunnel name: letters, digits and _=+.- only, 64 at most, no leading dot")
+	ErrUnsafe  = errors.New("not a private directory of this user")
+)
+
+const (
+	lockFile = "lock"
+	hidden   = "."
+)
+
+var nameRule = regexp.MustCompile(`^[a-zA-Z0-9_=+-][a-zA-Z0-9_=+.-]{0,63}$`)
+
+// A Dir is the directory of one tunnel, claimed by this process.
+type Dir struct {
+	root, name string
+	lock       *os.File
+	published  bool
+}
+
+// Claim takes the name of a tunnel below root and makes its directory, not yet
+// visible. It also takes away what killed supervisors left below root.
+func Claim(root, name string) (*Dir, error) {
+	if !nameRule.MatchString(name) {
+		return nil, fmt.Errorf("claim tunnel %q: %w", name, ErrBadName)
+	}
+	gate, err := enter(root)
+	if err != nil {
+		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
+	}
+	defer gate.Close()
+	if err := sweep(root); err != nil {
+		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
+	}
+	for _, taken := range []string{name, hidden + name} {
+		if _, err := os.Lstat(filepath.Join(root, taken)); err == nil {
+			return nil, fmt.Errorf("claim tunnel %s: %w", name, ErrInUse)
+		}
+	}
+	d := &Dir{root: root, name: name}
+	if err := d.make(); err != nil {
+		os.RemoveAll(d.Path())
+		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
+	}
+	return d, nil
+}
+
+func (d *Dir) make() error {
+	if err := os.Mkdir(d.Path(), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(d.Path(), lockFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return os.NewSyscallError("flock", err)
+	}
+	d.lock = f
+	return nil
+}
+
+// Name returns the name of the tunnel.
+func (d *Dir) Name() string { return d.name }
+
+// Path returns where the directory is now; Publish changes it.
+func (d *Dir) Path() string {
+	if d.published {
+		return filepath.Join(d.root, d.name)
+	}
+	return filepath.Join(d.root, hidden+d.name)
+}
+
+// PublishedPath returns where the directory is from Publish on.
+func (d *Dir) PublishedPath() string { return filepath.Join(d.root, d.name) }
+
+// Publish makes the tunnel visible, all of it at once.
+func (d *Dir) Publish() error {
+	if err := os.Rename(d.Path(), filepath.Join(d.root, d.name)); err != nil {
+		return fmt.Errorf("publish tunnel %s: %w", d.name, err)
+	}
+	d.published = true
+	return nil
+}
+
+// Remove takes the directory away and lets go of the name.
+func (d *Dir) Remove() error {
+	gate, err := lock(d.root)
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	err = os.RemoveAll(d.Path())
+	return errors.Join(err, d.lock.Close(), dropRoot(d.root))
+}
+
+// RemoveStale takes away what killed supervisors left below root.
+func RemoveStale(root string) error {
+	gate, err := lock(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer gate.Close()
+	return errors.Join(sweep(root), dropRoot(root))
+}
+
+// enter makes root if need be and waits for its lock: the one gate for all that
+// makes or removes directories in it.
+func enter(root string) (gate *os.File, err error) {
+	for {
+		if err := makeRoot(root); err != nil {
+			return nil, err
+		}
+		// The last tunnel's end may remove root in between.
+		if gate, err = lock(root); !errors.Is(err, fs.ErrNotExist) {
+			return gate, err
+		}
+	}
+}
+
+// makeRoot makes root, or checks that the one there is this user's alone: in
+// /tmp somebody else may have been first.
+func makeRoot(root string) error {
+	err := os.Mkdir(root, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(filepath.Dir(root), 0o700); err == nil {
+			err = os.Mkdir(root, 0o700)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(root, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: root, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Getuid() || st.Mode&0o077 != 0 {
+		return fmt.Errorf("%s: %w", root, ErrUnsafe)
+	}
+	return nil
+}
+
+// dropRoot removes root when the last tunnel is gone.
+func dropRoot(root string) error {
+	if err := os.Remove(root); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return nil
+}
+
+// lock waits for the lock on a directory itself.
+func lock(dir string) (*os.File, error) {
+	for {
+		f, err := os.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+			f.Close()
+			return nil, os.NewSyscallError("flock", err)
+		}
+		// It may have been removed and made again while we waited.
+		held, err1 := f.Stat()
+		now, err2 := os.Stat(dir)
+		if err1 == nil && err2 == nil && os.SameFile(held, now) {
+			return f, nil
+		}
+		f.Close()
+		if err2 != nil {
+			return nil, err2
+		}
+	}
+}
+
+// sweep removes the directories below root whose lock nobody holds.
+func sweep(root string) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(root, e.Name())
+		if e.IsDir() && nameRule.MatchString(strings.TrimPrefix(e.Name(), hidden)) && abandoned(path) {
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// abandoned tells whether no process holds the lock in a tunnel's directory.
+func abandoned(path string) bool {
+	f, err := os.Open(filepath.Join(path, lockFile))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
