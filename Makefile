@@ -1,0 +1,28 @@
+# make test is all that a change must pass: it makes the machine ready (as
+# root) and runs every test.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    = 30s
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o wireguard4netns ./cmd/wireguard4netns
+
+test:
+	test/run
+
+lint:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	go vet -tags root ./...
+	go run $(STATICCHECK) -tags root ./...
+
+fuzz:
+	test/fuzz $(FUZZTIME)
+
+bench: build
+	go run ./test/bench
+
+docs:
+	go generate ./...
+
+.PHONY: build test lint fuzz bench docs
