@@ -81,18 +81,19 @@ func ParsePresharedKey(s string) (PresharedKey, error) {
 	return NewPresharedKey(k), err
 }
 
-// secret keeps a key behind a handle: fmt does not call methods on a value in
-// somebody's unexported field, nor for %p, and would print an array's bytes.
-// Of a handle it sees an address. Zero keys have the zero handle, so == holds.
+// secret keeps a key behind two handles. fmt calls no methods on what is in
+// somebody's unexported field, nor for %p; there it prints the bytes of an
+// array, and for a verb that it does not know it follows one pointer.
+// Zero keys have the zero handle, so == compares keys.
 type secret struct {
-	key unique.Handle[[keyLen]byte]
+	key unique.Handle[unique.Handle[[keyLen]byte]]
 }
 
 func newSecret(b [keyLen]byte) secret {
 	if b == [keyLen]byte{} {
 		return secret{}
 	}
-	return secret{unique.Make(b)}
+	return secret{unique.Make(unique.Make(b))}
 }
 
 // IsZero reports whether the key is absent or all zeros.
@@ -103,7 +104,7 @@ func (s secret) Bytes() []byte {
 	if s.IsZero() {
 		return make([]byte, keyLen)
 	}
-	b := s.key.Value()
+	b := s.key.Value().Value()
 	return b[:]
 }
 
