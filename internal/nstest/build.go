@@ -62,9 +62,9 @@ func moduleRoot() string {
 	}
 }
 
-// cacheDir keeps what takes long to make from one run of the tests to the
+// CacheDir keeps what takes long to make from one run of the tests to the
 // next: $W4N_TEST_CACHE, or /var/tmp/w4n-test-cache.
-func cacheDir() string {
+func CacheDir() string {
 	if dir := os.Getenv("W4N_TEST_CACHE"); dir != "" {
 		return dir
 	}
@@ -75,7 +75,7 @@ func cacheDir() string {
 // at the temporary path it is given. It appears by rename, so that test
 // processes side by side never see it half made.
 func cached(name string, make func(path string) error) (string, error) {
-	path := filepath.Join(cacheDir(), name)
+	path := filepath.Join(CacheDir(), name)
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

@@ -24,15 +24,23 @@ type Host struct {
 	holder *holder
 }
 
-// hostSetup runs as root of the new Host and then holds it open until its
-// standard input ends, which happens also when the test process is killed.
+// hostSetup runs as root of the new Host and holds it open until it reads a
+// line. If its input ends before, the test process was killed: then it kills
+// what was started in the Host's netns, which nobody else would.
 const hostSetup = `set -e
 mount -t tmpfs -o mode=755 run /run
 mkdir /run/wireguard /run/user
 mkdir -m 700 /run/user/1000
 ip link set lo up
 echo ready
-exec cat`
+read -r _ && exit
+netns=$(readlink /proc/$$/ns/net)
+for dir in /proc/[0-9]*; do
+	pid=${dir#/proc/}
+	if [ $pid != $$ ] && [ "$(readlink $dir/ns/net)" = "$netns" ]; then
+		kill -9 $pid
+	fi
+done`
 
 // NewHost makes a machine. At the end of the test it fails the test if a
 // process is left in it, and removes it.
@@ -125,14 +133,13 @@ func (h *Host) WriteFile(t testing.TB, path, content string) {
 
 func (h *Host) close(t testing.TB) {
 	t.Helper()
-	var left []Process
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		left = h.Processes()
-		if len(left) == 0 || time.Now().After(deadline) {
-			break
+	poll(5*time.Second, func() error {
+		if left := h.Processes(); len(left) > 0 {
+			return fmt.Errorf("processes left: %v", left)
 		}
-	}
-	for _, p := range left {
+		return nil
+	})
+	for _, p := range h.Processes() {
 		t.Errorf("process left in host: %v", p)
 		p.kill()
 	}
@@ -142,7 +149,7 @@ func (h *Host) close(t testing.TB) {
 // lab is the userns in which all Hosts of this test process are made, so that
 // one process has capabilities over two of them and can join them by a veth.
 var lab = sync.OnceValues(func() (pid int, err error) {
-	h, err := hold(exec.Command("unshare", "--user", "--map-root-user", "--", "sh", "-c", "echo ready; exec cat"))
+	h, err := hold(exec.Command("unshare", "--user", "--map-root-user", "--", "sh", "-c", "echo ready; read -r _"))
 	if err != nil {
 		return 0, fmt.Errorf("make lab: %w", err)
 	}
@@ -150,10 +157,11 @@ var lab = sync.OnceValues(func() (pid int, err error) {
 	return h.pid(), nil
 })
 
-// holder is a process that keeps namespaces open until its input ends.
+// holder is a process that keeps namespaces open until it reads a line or its
+// input ends.
 type holder struct {
 	cmd   *exec.Cmd
-	input io.Closer
+	input io.WriteCloser
 }
 
 // hold starts cmd and waits until it has printed a line.
@@ -182,6 +190,7 @@ func hold(cmd *exec.Cmd) (*holder, error) {
 func (h *holder) pid() int { return h.cmd.Process.Pid }
 
 func (h *holder) close() {
+	io.WriteString(h.input, "end\n")
 	h.input.Close()
 	h.cmd.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,28 +86,76 @@ func TestConnect(t *testing.T) {
 func TestProcessesOfHost(t *testing.T) {
 	t.Parallel()
 	h := nstest.NewHost(t)
-	// One more userns and netns deep, as the tool under test puts them.
-	cmd := h.UserCommand("unshare", "--user", "--net", "sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	other := exec.Command("sleep", "1000")
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		for _, c := range []*exec.Cmd{cmd, other} {
-			c.Process.Kill()
-			c.Wait()
-		}
-	}()
+	// A program that its user may not read is not dumpable, as a sandboxed
+	// engine: /proc hides its namespaces from its own user: ptrace(2).
+	program := filepath.Join(t.TempDir(), "hidden")
+	copyFile(t, "/bin/sleep", program, 0o111)
+	// One more userns and netns deep, as the tool under test puts it.
+	inside := h.UserCommand("unshare", "--user", "--net", program, "1000")
+	nstest.Start(t, inside)
+	nstest.Start(t, exec.Command("sleep", "1000"))
 	nstest.Eventually(t, 5*time.Second, func() error {
 		list := h.Processes()
-		if len(list) != 1 || list[0].PID != cmd.Process.Pid || !strings.HasPrefix(list[0].Command, "sleep") {
+		if len(list) != 1 || list[0].PID != inside.Process.Pid || list[0].Command != program+" 1000" {
 			return fmt.Errorf("processes in the host: %v", list)
 		}
 		return nil
 	})
+}
+
+// A test process that is killed cannot clean up: what it started must end.
+func TestKilledTestLeavesNothing(t *testing.T) {
+	const env = "W4N_TEST_PIDS"
+	if path := os.Getenv(env); path != "" {
+		h := nstest.NewHost(t)
+		cmd := h.UserCommand("sleep", "1000")
+		nstest.Start(t, cmd)
+		pids := fmt.Sprint(h.PID(), " ", cmd.Process.Pid)
+		if err := os.WriteFile(path+"~", []byte(pids), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+"~", path); err != nil {
+			t.Fatal(err)
+		}
+		select {}
+	}
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "pids")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^"+t.Name()+"$")
+	cmd.Env = append(os.Environ(), env+"="+path)
+	nstest.Start(t, cmd)
+	var host, started int
+	nstest.Eventually(t, 10*time.Second, func() error {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			_, err = fmt.Sscan(string(text), &host, &started)
+		}
+		return err
+	})
+	cmd.Process.Kill()
+	nstest.Eventually(t, 10*time.Second, func() error {
+		for _, pid := range []int{host, started} {
+			if syscall.Kill(pid, 0) == nil {
+				return fmt.Errorf("process %d is left", pid)
+			}
+		}
+		return nil
+	})
+}
+
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, content, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func prefixes(texts ...string) (list []netip.Prefix) {

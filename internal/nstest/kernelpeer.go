@@ -38,7 +38,7 @@ func StartKernelPeer(t testing.TB, h *Host) *Peer {
 	if err != nil {
 		t.Fatalf("boot kernel peer: %v", err)
 	}
-	p := &Peer{Host: h, run: shell.run}
+	p := &Peer{Host: h, process: shell.machine, run: shell.run}
 	p.Run(t, "ip link add wg0 type wireguard")
 	p.configure(t)
 	p.Run(t, `mkdir -p /www/cgi-bin
@@ -98,7 +98,7 @@ func bootVM(t testing.TB, h *Host, dir string) (*vmShell, error) {
 			t.Logf("kernel peer said:\n%s", text[max(0, len(text)-4096):])
 		}
 	})
-	shell := &vmShell{input: input, output: output, lines: bufio.NewReader(output)}
+	shell := &vmShell{machine: cmd, input: input, output: output, lines: bufio.NewReader(output)}
 	_, err = shell.until(func(line string) bool { return line == "ready" }, bootTimeout)
 	return shell, err
 }
@@ -106,10 +106,11 @@ func bootVM(t testing.TB, h *Host, dir string) (*vmShell, error) {
 // vmShell is the root shell on the machine's second serial port. It reads a
 // line, runs it, prints what it prints, and then "done" with the exit code.
 type vmShell struct {
-	mu     sync.Mutex
-	input  io.Writer
-	output *os.File
-	lines  *bufio.Reader // of output
+	machine *exec.Cmd
+	mu      sync.Mutex
+	input   io.Writer
+	output  *os.File
+	lines   *bufio.Reader // of output
 }
 
 func (s *vmShell) run(script string) (string, error) {

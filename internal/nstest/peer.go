@@ -32,6 +32,7 @@ type Peer struct {
 	Addr4, Addr6 netip.Addr // its own addresses inside the tunnel
 
 	run      func(script string) (string, error)
+	process  *exec.Cmd
 	accounts int
 }
 
@@ -104,12 +105,13 @@ func upstream2022() (string, error) {
 
 func startWireguardGo(t testing.TB, h *Host, program string) *Peer {
 	t.Helper()
-	Start(t, h.Command(program, "--foreground", "wg0"))
+	process := h.Command(program, "--foreground", "wg0")
+	Start(t, process)
 	Eventually(t, 10*time.Second, func() error {
 		_, err := os.Stat(h.Path("/run/wireguard/wg0.sock"))
 		return err
 	})
-	p := &Peer{Host: h, run: func(script string) (string, error) {
+	p := &Peer{Host: h, process: process, run: func(script string) (string, error) {
 		out, err := h.Command("sh", "-ec", script).CombinedOutput()
 		return string(out), err
 	}}
@@ -137,6 +139,12 @@ func (p *Peer) Run(t testing.TB, script string) string {
 		t.Fatalf("at the peer: %v\n%s\n%s", err, script, out)
 	}
 	return out
+}
+
+// Stop ends the Peer for good: nothing answers at its endpoint any more.
+func (p *Peer) Stop() {
+	p.process.Process.Kill()
+	p.process.Wait()
 }
 
 // NewAccount lets one more other end in, which reaches the Peer at the given

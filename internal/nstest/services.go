@@ -32,6 +32,13 @@ func (h *Host) Serve(t testing.TB, s Services) {
 	h.startRole(t, "services", s)
 }
 
+// ServeIperf3 starts `iperf3 -s` in the Host, on its usual port 5201.
+func (h *Host) ServeIperf3(t testing.TB) {
+	t.Helper()
+	Start(t, h.Command("iperf3", "--server"))
+	h.WaitListen(t, 5201)
+}
+
 func init() { roles["services"] = serveRole }
 
 func serveRole() error {
