@@ -1,11 +1,15 @@
 package conf_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"wireguard4netns/conf"
 )
@@ -196,16 +200,16 @@ func TestErrors(t *testing.T) {
 		{head + "[Peer]\nPublicKey = " + strings.Repeat("A", 43) + "=\n", "PublicKey", `wg0.conf:4: PublicKey is all zeros: put the real key there`},
 		{head + peer + "PresharedKey =", "PresharedKey", `wg0.conf:5: PresharedKey is empty` + form + "; delete the line if there is none"},
 
-		{head + "Address = 10.0.0.1/33", "Address", `wg0.conf:3: Address has "10.0.0.1/33", whose mask is wrong: a mask is a number from 0 to 32`},
-		{head + "Address = fd00::1/129", "Address", `wg0.conf:3: Address has "fd00::1/129", whose mask is wrong: a mask is a number from 0 to 128`},
-		{head + "Address = 10.0.0.1/255.0.255.0", "Address", `wg0.conf:3: Address has "10.0.0.1/255.0.255.0", whose mask is wrong: a mask is a number from 0 to 32`},
-		{head + "Address = 10.0.0.1/", "Address", `wg0.conf:3: Address has "10.0.0.1/", whose mask is wrong: a mask is a number from 0 to 32`},
-		{head + "Address = 10.0.0.256", "Address", `wg0.conf:3: Address has "10.0.0.256", which is not an IP address: write ADDRESS/BITS, with commas between several`},
-		{head + "Address = fe80::1%eth0/64", "Address", `wg0.conf:3: Address has a part, which is not an IP address: write ADDRESS/BITS, with commas between several`},
-		{head + peer + "AllowedIPs = 10.0.0.1 10.0.0.2", "AllowedIPs", `wg0.conf:5: AllowedIPs has "10.0.0.110.0.0.2", which is not an IP address: write ADDRESS/BITS, with commas between several`},
-		{head + peer + "AllowedIPs = example.com", "AllowedIPs", `wg0.conf:5: AllowedIPs has a part, which is not an IP address: write ADDRESS/BITS, with commas between several`},
-		{head + "DNS = 10.0.0", "DNS", `wg0.conf:3: DNS has "10.0.0", which is not an IP address: write addresses and search domains, with commas between them`},
-		{head + "DNS = https://dns.example/", "DNS", `wg0.conf:3: DNS has a part, which is not an IP address: write addresses and search domains, with commas between them`},
+		{head + "Address = 10.0.0.1/33", "Address", `wg0.conf:3: Address has a part "10.0.0.1/33" with a wrong mask: a mask is a number from 0 to 32`},
+		{head + "Address = fd00::1/129", "Address", `wg0.conf:3: Address has a part "fd00::1/129" with a wrong mask: a mask is a number from 0 to 128`},
+		{head + "Address = 10.0.0.1/255.0.255.0", "Address", `wg0.conf:3: Address has a part "10.0.0.1/255.0.255.0" with a wrong mask: a mask is a number from 0 to 32`},
+		{head + "Address = 10.0.0.1/", "Address", `wg0.conf:3: Address has a part "10.0.0.1/" with a wrong mask: a mask is a number from 0 to 32`},
+		{head + "Address = 10.0.0.256", "Address", `wg0.conf:3: Address has a part "10.0.0.256" that is not an IP address: write ADDRESS/BITS, with commas between several`},
+		{head + "Address = fe80::1%eth0/64", "Address", `wg0.conf:3: Address has a part that is not an IP address: write ADDRESS/BITS, with commas between several`},
+		{head + peer + "AllowedIPs = 10.0.0.1 10.0.0.2", "AllowedIPs", `wg0.conf:5: AllowedIPs has a part "10.0.0.110.0.0.2" that is not an IP address: write ADDRESS/BITS, with commas between several`},
+		{head + peer + "AllowedIPs = example.com", "AllowedIPs", `wg0.conf:5: AllowedIPs has a part that is not an IP address: write ADDRESS/BITS, with commas between several`},
+		{head + "DNS = 10.0.0", "DNS", `wg0.conf:3: DNS has a part "10.0.0" that is not an IP address: write addresses and search domains, with commas between them`},
+		{head + "DNS = https://dns.example/", "DNS", `wg0.conf:3: DNS has a part that is not an IP address: write addresses and search domains, with commas between them`},
 		{head + "DNS = 1.1.1.1/32", "DNS", `wg0.conf:3: DNS has a part that is neither an IP address nor a search domain: write addresses and search domains, with commas between them`},
 		{head + "ListenPort = 65536", "ListenPort", `wg0.conf:3: ListenPort is not a port: write a number from 1 to 65535, or 0 for any`},
 		{head + "FwMark = 0x100000000", "FwMark", `wg0.conf:3: FwMark is not a mark: write off or a number of 32 bits, decimal or with 0x in front`},
@@ -278,6 +282,59 @@ func TestWarnings(t *testing.T) {
 	}
 	if _, warnings, err := parse(head + peer); err != nil || len(warnings) != 0 {
 		t.Errorf("nothing to warn of: %v, %v", warnings, err)
+	}
+}
+
+// TestText has values of a Config go through JSON.
+func TestText(t *testing.T) {
+	type values struct {
+		Key      conf.PublicKey
+		Endpoint []conf.Endpoint
+		Table    []conf.Table
+	}
+	endpoint, err := conf.ParseEndpoint("[fe80::1%eth0]:51820")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := values{Endpoint: []conf.Endpoint{endpoint, {}}, Table: []conf.Table{conf.TableAuto, conf.TableOff, 1234}}
+	if in.Key, err = conf.ParsePublicKey(public); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(in)
+	if want := `{"Key":"` + public + `","Endpoint":["[fe80::1%eth0]:51820",""],"Table":["auto","off","1234"]}`; err != nil || string(text) != want {
+		t.Errorf("got %s, %v, want %s", text, err, want)
+	}
+	var out values
+	if err := json.Unmarshal(text, &out); err != nil || !reflect.DeepEqual(in, out) {
+		t.Errorf("got %v, %v, want %v", out, err, in)
+	}
+	for _, wrong := range []string{`{"Key":"x"}`, `{"Endpoint":["x"]}`, `{"Table":["x"]}`} {
+		if err := json.Unmarshal([]byte(wrong), &out); err == nil {
+			t.Errorf("%s is taken", wrong)
+		}
+	}
+}
+
+// TestLarge bounds the time that a file of the greatest size takes.
+func TestLarge(t *testing.T) {
+	var list strings.Builder
+	for i := 0; list.Len() < 900<<10; i++ {
+		fmt.Fprintf(&list, "AllowedIPs = %d.%d.%d.0/24, +::%x, -10.0.0.0/8\nendpoint=1.1.1.1:1\n", i>>16, i>>8&255, i&255, i)
+	}
+	for name, text := range map[string]string{
+		"AllowedIPs": head + peer + list.String(),
+		"peers":      head + strings.Repeat(peer+"AllowedIPs=::/0\n", 1<<20/90),
+		"addresses":  head + "Address=10.0.0.1\n" + strings.Repeat("Address=10.0.0.1,::1\n", 1<<20/25),
+	} {
+		start := time.Now()
+		c, warnings, err := parse(text)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("%s took %v", name, took)
+		}
+		t.Logf("%s: %v, %d warnings, %d peers", name, time.Since(start), len(warnings), len(c.Peers))
 	}
 }
 

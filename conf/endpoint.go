@@ -45,6 +45,14 @@ func (e Endpoint) AddrPort() (netip.AddrPort, bool) {
 // MarshalText returns what String returns.
 func (e Endpoint) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
+// UnmarshalText reads what MarshalText writes.
+func (e *Endpoint) UnmarshalText(text []byte) (err error) {
+	if *e = (Endpoint{}); len(text) > 0 {
+		*e, err = ParseEndpoint(string(text))
+	}
+	return err
+}
+
 const endpointForm = "write HOST:PORT, or [IPv6]:PORT"
 
 // parseEndpoint also says whether s was an IPv6 address without brackets.

@@ -90,7 +90,7 @@ func (p *parser) addDNS(value string) *Error {
 		if strings.Contains(s, ":") || strings.Trim(s, "0123456789.") == "" {
 			addr, ok := parseAddr(s)
 			if !ok {
-				return fault("has "+shown(s)+", which is not an IP address", "write addresses and search domains, with commas between them")
+				return fault("has a part"+shown(s)+" that is not an IP address", "write addresses and search domains, with commas between them")
 			}
 			i.DNS = append(i.DNS, addr)
 			continue

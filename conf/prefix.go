@@ -3,6 +3,7 @@ package conf
 import (
 	"math/bits"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -25,15 +26,14 @@ func parsePrefix(s string) (netip.Prefix, *Error) {
 	host, mask, masked := strings.Cut(s, "/")
 	addr, err := netip.ParseAddr(host)
 	if err != nil || addr.Zone() != "" {
-		return netip.Prefix{}, fault("has "+shown(s)+", which is not an IP address", "write ADDRESS/BITS, with commas between several")
+		return netip.Prefix{}, fault("has a part"+shown(s)+" that is not an IP address", "write ADDRESS/BITS, with commas between several")
 	}
 	if !masked {
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
 	n, err := strconv.ParseUint(mask, 10, 8)
 	if err != nil || int(n) > addr.BitLen() {
-		return netip.Prefix{}, fault("has "+shown(s)+", whose mask is wrong",
-			"a mask is a number from 0 to "+strconv.Itoa(addr.BitLen()))
+		return netip.Prefix{}, fault("has a part"+shown(s)+" with a wrong mask", "a mask is a number from 0 to "+strconv.Itoa(addr.BitLen()))
 	}
 	return netip.PrefixFrom(addr, int(n)), nil
 }
@@ -53,23 +53,15 @@ func parseAddress(s string) (netip.Prefix, *Error) {
 	return parsePrefix(s)
 }
 
-// shown quotes s if it is written like an address, and hides it otherwise:
-// somebody may have put a key there. No address has five hexadecimal digits in
-// a row, so what is shown of a key is nothing.
+// addressLike holds for what is written like an address. It never has more
+// than four hexadecimal digits in a row, so it shows nothing of a key.
+var addressLike = regexp.MustCompile(`^[0-9a-fA-F]{0,4}([.:/]+[0-9a-fA-F]{0,4})+$`)
+
+// shown quotes s after a space if s is written like an address; otherwise it
+// is "", since somebody may have put a key there.
 func shown(s string) string {
-	run := 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case strings.IndexByte(".:/", c) >= 0:
-			run = 0
-		case strings.IndexByte("0123456789abcdefABCDEF", c) >= 0 && run < 4:
-			run++
-		default:
-			return "a part"
-		}
+	if len(s) > 50 || !addressLike.MatchString(s) {
+		return ""
 	}
-	if len(s) > len("ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255/128") || !strings.ContainsAny(s, ".:") {
-		return "a part"
-	}
-	return strconv.Quote(s)
+	return " " + strconv.Quote(s)
 }

@@ -35,6 +35,17 @@ func (t Table) String() string {
 // MarshalText returns what String returns.
 func (t Table) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
+// UnmarshalText reads what MarshalText writes.
+func (t *Table) UnmarshalText(text []byte) error {
+	table, wrong := parseTable(string(text))
+	if wrong != nil {
+		wrong.Problem = "table " + wrong.Problem
+		return wrong
+	}
+	*t = table
+	return nil
+}
+
 func parseTable(s string) (Table, *Error) {
 	if t, ok := namedTables[strings.ToLower(s)]; ok {
 		return t, nil
