@@ -17,7 +17,7 @@ const keyLen = 32
 const hidden = "(hidden)"
 
 // A PublicKey names a peer. It prints as base64.
-type PublicKey [keyLen]byte
+type PublicKey [32]byte
 
 // ParsePublicKey reads base64, strictly as wg(8) does.
 func ParsePublicKey(s string) (PublicKey, error) {
@@ -49,7 +49,7 @@ type PrivateKey struct{ secret }
 
 // NewPrivateKey returns the key with these bytes. They are kept as they are:
 // clamping is left to X25519.
-func NewPrivateKey(b [keyLen]byte) PrivateKey { return PrivateKey{newSecret(b)} }
+func NewPrivateKey(b [32]byte) PrivateKey { return PrivateKey{newSecret(b)} }
 
 // ParsePrivateKey reads base64, strictly as wg(8) does. Its error never holds
 // a part of s.
@@ -72,7 +72,7 @@ func (k PrivateKey) PublicKey() PublicKey {
 type PresharedKey struct{ secret }
 
 // NewPresharedKey returns the key with these bytes.
-func NewPresharedKey(b [keyLen]byte) PresharedKey { return PresharedKey{newSecret(b)} }
+func NewPresharedKey(b [32]byte) PresharedKey { return PresharedKey{newSecret(b)} }
 
 // ParsePresharedKey reads base64, strictly as wg(8) does. Its error never
 // holds a part of s.
