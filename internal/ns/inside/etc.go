@@ -103,17 +103,17 @@ func writeLayer(dir string, files map[string][]byte) error {
 	return os.Symlink(filepath.Base(hostEtc)+"/hosts", filepath.Join(dir, "hosts"))
 }
 
-// replaceEtc covers the scratch: with an /etc that has files by the preferred
-// method or, failing that, by links; without files with the host's own again.
-func (s *scratch) replaceEtc(files map[string][]byte, preferred etcMethod) error {
+// replaceEtc covers the scratch: with an /etc that has files, as an overlay or,
+// failing that, by links; without files, with the host's own again.
+func (s *scratch) replaceEtc(files map[string][]byte) error {
 	if files == nil {
 		if err := s.seal(); err != nil {
 			return err
 		}
 		return s.clone.attach("/etc")
 	}
-	if err := preferred(s); err != nil {
-		if errLinks := linkEtc(s); errLinks != nil {
+	if err := s.overlay(); err != nil {
+		if errLinks := s.link(); errLinks != nil {
 			return errors.Join(errLinks, err)
 		}
 	}
@@ -133,12 +133,12 @@ func (s *scratch) seal() error {
 	return nil
 }
 
-func overlayEtc(s *scratch) error {
+func (s *scratch) overlay() error {
 	layers := fmt.Sprintf("lowerdir=%s:%s,userxattr", s.layer.path(), s.host.path())
 	return mount("overlay", "/etc", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, layers)
 }
 
-func linkEtc(s *scratch) error {
+func (s *scratch) link() error {
 	entries, err := os.ReadDir(s.host.path())
 	if err != nil {
 		return fmt.Errorf("read the host's /etc: %w", err)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,8 +22,18 @@ import (
 //	app      a command in one more user and mount namespace, as the app is
 const hostEnv = "W4N_TEST_HOST"
 
+// setUpEnv is a shell's command for the role's namespaces before it begins: no
+// other program has capabilities there.
+const setUpEnv = "W4N_TEST_SETUP"
+
 func TestMain(m *testing.M) {
 	if os.Args[0] == Argv0 {
+		if script := os.Getenv(setUpEnv); script != "" {
+			if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+				fmt.Fprintf(os.Stderr, "%s: %v\n%s", script, err, out)
+				os.Exit(1)
+			}
+		}
 		os.Exit(Main(os.NewFile(ConnFD, "conn")))
 	}
 	os.Exit(m.Run())
@@ -34,7 +43,7 @@ func TestMain(m *testing.M) {
 // mount namespaces of its own; id is the user there, with all capabilities.
 func asHost(t *testing.T, id int, body func(t *testing.T)) {
 	t.Helper()
-	if os.Getenv(hostEnv) == t.Name() {
+	if os.Getenv(hostEnv) == t.Name() { // which a subtest's parent is not
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +79,7 @@ func newNamespaces(id int) *syscall.SysProcAttr {
 // An inner is what the supervisor has when the role has done its work:
 // namespaces held by descriptors, and no process in them.
 type inner struct {
-	notes           []string
+	notes          []string
 	user, net, mnt *os.File
 }
 
@@ -131,12 +140,24 @@ func spawn(t *testing.T) (net.Conn, *os.Process) {
 // and its exit code.
 func (in inner) app(t *testing.T, command ...string) (string, int) {
 	t.Helper()
-	uid, gid := strconv.Itoa(os.Getuid()), strconv.Itoa(os.Getgid())
+	return in.appAs(t, fmt.Sprintf("--map-user=%d --map-group=%d", os.Getuid(), os.Getgid()), command...)
+}
+
+// nsenter joins the namespaces; without their root user the kernel drops the
+// capabilities at exec.
+func (in inner) nsenter(command ...string) *exec.Cmd {
 	// Descriptors 3 to 5, in the order of ExtraFiles.
-	argv := []string{"nsenter", "--user=/proc/self/fd/3", "--net=/proc/self/fd/4", "--mount=/proc/self/fd/5",
-		"--preserve-credentials", "unshare", "--user", "--mount", "--propagation=unchanged", "--map-user=" + uid, "--map-group=" + gid}
-	cmd := exec.Command(argv[0], append(argv[1:], command...)...)
+	cmd := exec.Command("nsenter", append([]string{"--user=/proc/self/fd/3", "--net=/proc/self/fd/4", "--mount=/proc/self/fd/5",
+		"--preserve-credentials"}, command...)...)
 	cmd.ExtraFiles = []*os.File{in.user, in.net, in.mnt}
+	return cmd
+}
+
+// appAs is app with options of unshare(1) for the user namespace.
+func (in inner) appAs(t *testing.T, options string, command ...string) (string, int) {
+	t.Helper()
+	argv := append([]string{"unshare", "--user", "--mount", "--propagation=unchanged"}, strings.Fields(options)...)
+	cmd := in.nsenter(append(argv, command...)...)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -161,7 +182,7 @@ func fakeDir(t *testing.T, dir string, copied bool) {
 	script := "mount -t tmpfs fake " + dir
 	if copied {
 		// What this user may not read is not in the copy.
-		script = "mount -t tmpfs fake /mnt && { cp -a " + dir + "/. /mnt/ 2>/dev/null; mount --move /mnt " + dir + "; }"
+		script = "mount -t tmpfs fake /mnt && { cp -a " + dir + "/. /mnt/ 2>/dev/null; mount -n --move /mnt " + dir + "; }"
 	}
 	host(t, script)
 }

@@ -32,13 +32,6 @@ import (
 // They hold against an app in a user namespace below this one and a mount
 // namespace of its own: there each of them is locked.
 func Prepare(cfg Config) (notes []string, err error) {
-	return prepare(cfg, overlayEtc)
-}
-
-// etcMethods are tried in turn; the first that works is taken.
-type etcMethod func(*scratch) error
-
-func prepare(cfg Config, preferred etcMethod) (notes []string, err error) {
 	unix.Umask(0o022)
 	note := func(err error) {
 		if err != nil {
@@ -60,7 +53,7 @@ func prepare(cfg Config, preferred etcMethod) (notes []string, err error) {
 			return nil, err
 		}
 		defer s.close()
-		if err := s.replaceEtc(cfg.Etc, preferred); err != nil {
+		if err := s.replaceEtc(cfg.Etc); err != nil {
 			return nil, err
 		}
 		empty = s.empty
