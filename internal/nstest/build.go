@@ -33,7 +33,8 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 
 // goBuild builds pkg of the module in dir, as it is released: without cgo.
 func goBuild(dir, output, pkg string) error {
-	cmd := exec.Command(goTool(), "build", "-o", output, pkg)
+	// git refuses to look at a checkout that is another user's.
+	cmd := exec.Command(goTool(), "build", "-buildvcs=false", "-o", output, pkg)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
