@@ -1,41 +1,30 @@
 package ns
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/ns/inside"
 )
 
-// Create makes a user, a network and a mount namespace and has the program in
-// the role argv0 prepare them from inside: it gets config on descriptor 3,
-// answers one line ("ok" or what went wrong) and ends when the descriptor is
-// closed. The namespaces stay, held by the Set.
-//
-//	supervisor                      inside
-//	config, end of stream  ──▶      prepares
-//	                       ◀──      "ok\n" or "<error>\n"
-//	opens /proc/PID/ns/*
-//	closes                 ──▶      exits
-//
-// The process that asks keeps its uid and gid inside; the process inside has
-// the capabilities over the new namespaces by its ambient set.
-func Create(ctx context.Context, argv0 string, config []byte) (*Set, error) {
+// Create makes a user, a network and a mount namespace and has a process of the
+// role inside prepare them as config says. The process keeps the asker's uid and
+// gid, and has capabilities over the new namespaces by its ambient set. It ends;
+// the namespaces stay, held by the Set. notes is what an app will miss.
+func Create(ctx context.Context, config inside.Config) (s *Set, notes []string, err error) {
 	ours, theirs, err := socketpair()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer ours.Close()
 	uid, gid := os.Getuid(), os.Getgid()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args = []string{argv0}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{inside.Argv0}
 	cmd.Env = []string{"GOTRACEBACK=none"}
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -48,28 +37,16 @@ func Create(ctx context.Context, argv0 string, config []byte) (*Set, error) {
 	err = cmd.Start()
 	theirs.Close()
 	if err != nil {
-		return nil, startError(err)
+		return nil, nil, startError(err)
 	}
-	defer cmd.Wait()
-	defer ours.Close() // before Wait: it is what the process waits for
-
-	if _, err := ours.Write(config); err != nil {
-		return nil, fmt.Errorf("prepare namespaces: %w", err)
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+	defer stop()
+	if notes, err = inside.Ask(ours, config); err == nil {
+		s, err = openSet(cmd.Process.Pid)
 	}
-	if err := unix.Shutdown(int(ours.Fd()), unix.SHUT_WR); err != nil {
-		return nil, fmt.Errorf("prepare namespaces: %w", err)
-	}
-	reply, err := bufio.NewReader(ours).ReadString('\n')
-	if err == io.EOF {
-		err = errors.New("the process inside ended without a word")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("prepare namespaces: %w", err)
-	}
-	if reply = strings.TrimSpace(reply); reply != "ok" {
-		return nil, fmt.Errorf("prepare namespaces: %s", reply)
-	}
-	return openSet(cmd.Process.Pid)
+	ours.Close() // it waits for that
+	cmd.Wait()
+	return s, notes, err
 }
 
 // openSet holds the namespaces that process pid is in.

@@ -63,7 +63,7 @@ func (s *Set) WaitEmpty(ctx context.Context) error {
 			continue
 		}
 		empty = 0
-		if err := waitExit(ctx, pids[0]); err != nil {
+		if err := WaitExit(ctx, pids[0]); err != nil {
 			return err
 		}
 	}
@@ -83,7 +83,7 @@ func (s *Set) KillAll(ctx context.Context) error {
 				return fmt.Errorf("kill process %d: %w", pid, err)
 			}
 		}
-		if err := waitExit(ctx, pids[0]); err != nil {
+		if err := WaitExit(ctx, pids[0]); err != nil {
 			return err
 		}
 	}
@@ -113,8 +113,8 @@ func (s *Set) kill(pid int) error {
 	return nil
 }
 
-// waitExit blocks until process pid has ended; it need not be a child.
-func waitExit(ctx context.Context, pid int) error {
+// WaitExit blocks until process pid has ended; it need not be a child.
+func WaitExit(ctx context.Context, pid int) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err == unix.ESRCH {
 		return nil
@@ -122,12 +122,12 @@ func waitExit(ctx context.Context, pid int) error {
 	if err != nil {
 		return os.NewSyscallError("pidfd_open", err)
 	}
-	return WaitPidfd(ctx, os.NewFile(uintptr(fd), "pidfd"))
+	return waitPidfd(ctx, os.NewFile(uintptr(fd), "pidfd"))
 }
 
-// WaitPidfd blocks until the process behind the pidfd has ended, and closes
+// waitPidfd blocks until the process behind the pidfd has ended, and closes
 // the pidfd. It must be non-blocking (PIDFD_NONBLOCK).
-func WaitPidfd(ctx context.Context, pidfd *os.File) error {
+func waitPidfd(ctx context.Context, pidfd *os.File) error {
 	defer pidfd.Close()
 	stop := context.AfterFunc(ctx, func() { pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

@@ -31,9 +31,6 @@ func (p *Plan) names(c *conf.Config, o Options, h Host) error {
 			return err
 		}
 	}
-	if len(p.DNS) == 0 {
-		p.warn("no DNS server in the file: every lookup fails at once; --dns ADDRESS names one, --dns host uses the host's")
-	}
 	for _, server := range p.DNS {
 		if !reaches(c, server) {
 			p.warn("DNS server %s is in no peer's AllowedIPs: it cannot be reached", server)

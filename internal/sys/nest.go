@@ -17,6 +17,12 @@ type Nest struct {
 
 	UIDMap, GIDMap string // the one line each of uid_map and gid_map (user_namespaces(7))
 
+	// Capabilities, where there are any, are given to the program (as ambient
+	// ones) in place of the nesting: it has them over the namespaces joined.
+	Capabilities []uintptr
+
+	Output int // borrowed descriptor for standard output and error; 0: the caller's
+
 	Dir  string   // working directory inside
 	Path []string // candidates for the executable, tried in order as execvp(3) does
 	Args []string // argv, Args[0] included
@@ -35,11 +41,13 @@ const (
 	StepPdeathsig   = "set parent-death signal"
 	StepNoNewPrivs  = "set no_new_privs"
 	StepCloseFDs    = "close descriptors"
+	StepGiveCaps    = "give capabilities"
+	StepOutput      = "redirect output"
 	StepExec        = "exec"
 )
 
 var nestSteps = []string{StepFork, StepJoinUserNS, StepJoinMountNS, StepJoinNetNS, StepNest,
-	StepMapUser, StepMapGroup, StepChdir, StepPdeathsig, StepNoNewPrivs, StepCloseFDs, StepExec}
+	StepMapUser, StepMapGroup, StepChdir, StepPdeathsig, StepNoNewPrivs, StepCloseFDs, StepGiveCaps, StepOutput, StepExec}
 
 const (
 	nestUser = 1 + iota
@@ -52,6 +60,8 @@ const (
 	nestPdeathsig
 	nestNoNewPrivs
 	nestCloseFDs
+	nestGiveCaps
+	nestOutput
 	nestExec
 )
 
@@ -95,6 +105,10 @@ type nestJob struct {
 	pipe, parent         uintptr
 	setgroups            []byte
 	uidMap, gidMap       []byte
+	caps                 []uintptr
+	capHeader            unix.CapUserHeader
+	capData              [2]unix.CapUserData
+	output               uintptr
 	dir                  *byte
 	paths                []*byte
 	argv, envv           []*byte
@@ -118,6 +132,13 @@ func (n *Nest) job() (*nestJob, error) {
 		userns: uintptr(n.UserNS), netns: uintptr(n.NetNS), mntns: uintptr(n.MountNS),
 		setgroups: []byte("deny"), uidMap: []byte(n.UIDMap), gidMap: []byte(n.GIDMap),
 		firstClosed: uintptr(n.FirstClosed),
+		caps:        n.Capabilities, output: uintptr(n.Output),
+		capHeader: unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3},
+	}
+	for _, c := range n.Capabilities {
+		d := &j.capData[c/32]
+		d.Effective |= 1 << (c % 32)
+		d.Permitted, d.Inheritable = d.Effective, d.Effective
 	}
 	var err error
 	if j.dir, err = syscall.BytePtrFromString(n.Dir); err != nil {
@@ -178,6 +199,9 @@ func nestChild(job *nestJob) {
 	if _, _, errno = syscall.RawSyscall(unix.SYS_SETNS, job.netns, unix.CLONE_NEWNET, 0); errno != 0 {
 		goto fail
 	}
+	if len(job.caps) > 0 {
+		goto mapped
+	}
 	o.step = nestUnshare
 	if _, _, errno = syscall.RawSyscall(unix.SYS_UNSHARE, unix.CLONE_NEWUSER|unix.CLONE_NEWNS, 0, 0); errno != 0 {
 		goto fail
@@ -193,6 +217,7 @@ func nestChild(job *nestJob) {
 	if errno = writeFile(&procGIDMap[0], job.gidMap); errno != 0 {
 		goto fail
 	}
+mapped:
 	o.step = nestChdir
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(job.dir)), 0, 0); errno != 0 {
 		goto fail
@@ -212,6 +237,27 @@ func nestChild(job *nestJob) {
 	o.step = nestCloseFDs
 	if _, _, errno = syscall.RawSyscall(unix.SYS_CLOSE_RANGE, job.firstClosed, ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC); errno != 0 {
 		goto fail
+	}
+	o.step = nestGiveCaps
+	if len(job.caps) > 0 {
+		_, _, errno = syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&job.capHeader)), uintptr(unsafe.Pointer(&job.capData[0])), 0)
+		if errno != 0 {
+			goto fail
+		}
+	}
+	for i = 0; i < len(job.caps); i++ {
+		if _, _, errno = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, job.caps[i], 0, 0, 0); errno != 0 {
+			goto fail
+		}
+	}
+	o.step = nestOutput
+	if job.output != 0 {
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, job.output, 1, 0); errno != 0 {
+			goto fail
+		}
+		if _, _, errno = syscall.RawSyscall(unix.SYS_DUP3, job.output, 2, 0); errno != 0 {
+			goto fail
+		}
 	}
 	o.step = nestExec
 	for i = 0; i < len(job.paths); i++ {

@@ -2,7 +2,6 @@ package sys
 
 import (
 	"os"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,18 +37,4 @@ func TUNName(fd int) (string, error) {
 		return "", os.NewSyscallError("ioctl TUNGETIFF", errno)
 	}
 	return unix.ByteSliceToString(req.name[:]), nil
-}
-
-// BlockSignals blocks the given signals in every thread that the process has
-// now, so that they stay pending over the execve that follows.
-func BlockSignals(signals []syscall.Signal) error {
-	var set uint64
-	for _, s := range signals {
-		set |= 1 << (uint(s) - 1)
-	}
-	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0)
-	if errno != 0 {
-		return os.NewSyscallError("rt_sigprocmask", errno)
-	}
-	return nil
 }

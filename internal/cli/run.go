@@ -1,0 +1,203 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns"
+)
+
+// tunnelFlags are those of every command that makes a tunnel.
+type tunnelFlags struct {
+	name    string
+	wait    time.Duration
+	sandbox wireguard4netns.SandboxLevel
+	dryRun  bool
+	verbose bool
+}
+
+func (f *tunnelFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.name, "name", "", "`NAME` of the tunnel (default: made of the link's name and a number)")
+	flags.DurationVar(&f.wait, "wait", 0, "wait so long for the first handshake before going on")
+	flags.Lookup("wait").NoOptDefVal = "30s"
+	flags.TextVar(&f.sandbox, "sandbox", f.sandbox, "of the process that holds the keys: auto (all that the machine allows), strict or none")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and touch nothing")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say what was decided and done")
+}
+
+type runFlags struct {
+	tunnelFlags
+	ifname    string
+	dns       []string
+	hooks     bool
+	killAfter bool
+	mapRoot   bool
+	expose    []string
+	preserve  int
+}
+
+func newRun(env *Env) *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run [flags] CONF [--] [CMD [ARG…]]",
+		Short: "Run a command with WireGuard as its only network",
+		Long: `Run runs CMD (default: $SHELL) in a network namespace whose only link is a
+WireGuard tunnel made as CONF says: a wg-quick(8) file, or a name that is looked
+up as ~/.config/wireguard4netns/NAME.conf and /etc/wireguard/NAME.conf.
+
+CMD keeps uid, environment, directory and terminal. Names are looked up at the
+servers of the file and nowhere else. The exit code is that of CMD, 128+N if it
+was ended by signal N, 127 if there is no such program, 126 if it cannot be
+executed, 125 if the tunnel could not be made. What CMD leaves running in the
+background keeps the tunnel until it ends.`,
+		Example: `  wireguard4netns run provider.conf -- curl https://example.com
+  wireguard4netns run --wait provider firefox --no-remote --profile ~/vpn-profile
+  wireguard4netns run --dns 10.0.0.1 wg0.conf`,
+		Args: usage("CONF", "CMD…"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			command := args[1:]
+			if len(command) > 0 && command[0] == "--" {
+				command = command[1:]
+			}
+			return run(cmd.Context(), env, f, args[0], command)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	f.add(flags)
+	flags.StringVar(&f.ifname, "ifname", "", "`NAME` of the link inside (default: the file's, as wg-quick)")
+	flags.StringSliceVar(&f.dns, "dns", nil, "DNS `SERVER` or search domain in place of the file's; \"host\": the host's resolver")
+	flags.BoolVar(&f.hooks, "hooks", false, "run the file's PreUp, PostUp, PreDown and PostDown, inside")
+	flags.BoolVar(&f.killAfter, "kill-on-exit", false, "when CMD ends, end what it left running")
+	flags.BoolVar(&f.mapRoot, "map-root", false, "CMD sees itself as root, with no more rights")
+	flags.StringSliceVar(&f.expose, "expose", nil, "`PATH` below /run that CMD is to see (a socket of the host may be a way around the tunnel)")
+	flags.IntVar(&f.preserve, "preserve-fds", 0, "pass on `N` descriptors after standard error")
+	return cmd
+}
+
+func run(ctx context.Context, env *Env, f runFlags, name string, command []string) error {
+	if err := f.checkFDs(); err != nil {
+		return err
+	}
+	say := env.sayTo()
+	c, err := env.load(name, say)
+	if err != nil {
+		return err
+	}
+	ifname, err := c.linkName(f.ifname)
+	if err != nil {
+		return err
+	}
+	o := wireguard4netns.Options{
+		IfName: ifname, Name: f.name, ConfName: c.name, Root: env.stateRoot(),
+		Hooks: f.hooks, Expose: f.expose, Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
+		HideDirs: []string{env.stateRoot(), env.configDir()},
+	}
+	if c.path != "" {
+		o.HideFiles = []string{c.path}
+	}
+	if o.HostDNS = slices.Contains(f.dns, "host"); !o.HostDNS {
+		o.DNS = f.dns
+	} else if len(f.dns) > 1 {
+		return &usageError{err: errors.New("--dns host goes with no other --dns"), hint: "either the host's resolver or servers of your own"}
+	}
+	if f.dryRun {
+		return wireguard4netns.DryRun(ctx, env.Stdout, c.config, nil, o)
+	}
+	app, err := env.app(f, command)
+	if err != nil {
+		return err
+	}
+	t, err := start(ctx, env, c, nil, o)
+	if err != nil {
+		return err
+	}
+	if err := t.Exec(app, f.killAfter); err != nil {
+		return errors.Join(err, t.Close())
+	}
+	return nil
+}
+
+// start makes the tunnel; a signal that would end the program undoes it.
+func start(ctx context.Context, env *Env, c *file, target *wireguard4netns.Target, o wireguard4netns.Options) (*wireguard4netns.Tunnel, error) {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	if o.Verbose {
+		o.Stderr = env.Stderr
+	}
+	t, err := wireguard4netns.Start(ctx, c.config, target, o)
+	if err != nil && ctx.Err() != nil {
+		return nil, exitCode(128 + int(unix.SIGINT))
+	}
+	return t, err
+}
+
+// app says what is to be run.
+func (env *Env) app(f runFlags, command []string) (wireguard4netns.App, error) {
+	if len(command) == 0 {
+		shell := env.get("SHELL")
+		if shell == "" {
+			shell = "/bin/sh"
+		}
+		command = []string{shell}
+	}
+	dir, err := os.Getwd()
+	if pwd := env.get("PWD"); err == nil && pwd != dir && sameDir(pwd, dir) {
+		dir = pwd
+	}
+	return wireguard4netns.App{
+		Args: command, Env: env.Environ, Dir: dir, MapRoot: f.mapRoot, PreserveFDs: f.preserve,
+	}, err
+}
+
+func sameDir(a, b string) bool {
+	ia, err1 := os.Stat(a)
+	ib, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && filepath.IsAbs(a) && os.SameFile(ia, ib)
+}
+
+// checkFDs sees to it that what the caller passed on purpose, and nothing else,
+// gets further than this process.
+func (f *runFlags) checkFDs() error {
+	for fd := 3; fd < 3+f.preserve; fd++ {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return &usageError{err: fmt.Errorf("--preserve-fds %d: descriptor %d is not open", f.preserve, fd), hint: "open it in the shell, as in: 3<file"}
+		}
+	}
+	return closeOnExec()
+}
+
+// closeOnExec keeps what this process was started with from its children: a
+// pipe of somebody's, held open by a supervisor, would never end.
+func closeOnExec() error {
+	if err := unix.CloseRange(3, ^uint(0)>>33, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
+	return nil
+}
+
+// stateRoot is the directory of this user's tunnels.
+func (env *Env) stateRoot() string {
+	uid := os.Getuid()
+	for _, dir := range []string{env.get("XDG_RUNTIME_DIR"), fmt.Sprintf("/run/user/%d", uid)} {
+		if dir != "" && filepath.IsAbs(dir) && ownDir(dir, uid) {
+			return filepath.Join(dir, "wireguard4netns")
+		}
+	}
+	return fmt.Sprintf("/tmp/wireguard4netns-%d", uid)
+}
+
+func ownDir(path string, uid int) bool {
+	var st unix.Stat_t
+	return unix.Stat(path, &st) == nil && int(st.Uid) == uid && st.Mode&unix.S_IFMT == unix.S_IFDIR &&
+		unix.Access(path, unix.W_OK) == nil
+}

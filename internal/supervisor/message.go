@@ -1,0 +1,160 @@
+package supervisor
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/tunnel"
+)
+
+// What the two ends of the socket say to each other, one JSON object a line:
+//
+//	front                                  supervisor
+//	Start: the request            ──▶
+//	                              ◀──      Say: a line for the user (any number)
+//	                              ◀──      Ready, with the namespaces' descriptors,
+//	                                       or Failed, and it ends
+//	App: the app runs as this pid ──▶      (run)
+//	Detach: go on without me      ──▶      (attach --detach)
+//	end of stream                 ──▶      before App or Detach: undo everything
+//	                              ◀──      Over: undone, or going on alone
+//
+// A supervisor that ends without Over was killed.
+type message struct {
+	Start  *Start       `json:",omitempty"`
+	Say    string       `json:",omitempty"`
+	Ready  *Ready       `json:",omitempty"`
+	Failed *remoteError `json:",omitempty"`
+	App    *App         `json:",omitempty"`
+	Detach bool         `json:",omitempty"`
+	Over   string       `json:",omitempty"`
+}
+
+// Start is what a supervisor is started for.
+type Start struct {
+	tunnel.Request
+	// ExitFD tells that descriptor exitFD is there: its end of file, or a byte
+	// on it, ends the tunnel.
+	ExitFD bool
+}
+
+// Ready says what was made.
+type Ready struct {
+	Name     string // of the tunnel
+	Dir      string // its directory
+	UAPIPath string
+	IfName   string
+	Pid      int // of the supervisor
+}
+
+// App tells that the app was started.
+type App struct {
+	Pid       int
+	KillAfter bool // end what it leaves behind
+}
+
+// conn is one end of the socket.
+type conn struct {
+	stream *net.UnixConn
+	lines  *bufio.Reader
+	files  []*os.File // received and not yet taken
+}
+
+// newConn takes ownership of f.
+func newConn(f *os.File) (*conn, error) {
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	stream, ok := c.(*net.UnixConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("supervisor socket: %w", unix.ENOTSOCK)
+	}
+	conn := &conn{stream: stream}
+	conn.lines = bufio.NewReader(conn)
+	return conn, nil
+}
+
+func (c *conn) send(m message, files ...*os.File) error {
+	line, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		// The descriptors travel with the first byte.
+		if _, _, err := c.stream.WriteMsgUnix(line[:1], unix.UnixRights(fds...), nil); err != nil {
+			return err
+		}
+		line = line[1:]
+	}
+	_, err = c.stream.Write(line)
+	return err
+}
+
+func (c *conn) receive() (m message, err error) {
+	line, err := c.lines.ReadBytes('\n')
+	if err != nil {
+		return m, err
+	}
+	return m, json.Unmarshal(line, &m)
+}
+
+// takeFiles returns the descriptors received so far; they are the caller's.
+func (c *conn) takeFiles() []*os.File {
+	files := c.files
+	c.files = nil
+	return files
+}
+
+// Read implements io.Reader and keeps the descriptors that come along.
+func (c *conn) Read(b []byte) (int, error) {
+	oob := make([]byte, unix.CmsgSpace(8*4))
+	n, oobn, flags, _, err := c.stream.ReadMsgUnix(b, oob)
+	if err != nil {
+		return n, err
+	}
+	if flags&unix.MSG_CTRUNC != 0 {
+		return n, errors.New("supervisor socket: descriptors were cut off")
+	}
+	if oobn > 0 {
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil {
+			return n, err
+		}
+		for i := range messages {
+			fds, err := unix.ParseUnixRights(&messages[i])
+			if err != nil {
+				return n, err
+			}
+			for _, fd := range fds {
+				unix.CloseOnExec(fd)
+				c.files = append(c.files, os.NewFile(uintptr(fd), "received"))
+			}
+		}
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (c *conn) Close() error {
+	for _, f := range c.takeFiles() {
+		f.Close()
+	}
+	return c.stream.Close()
+}

@@ -1,0 +1,166 @@
+// Package supervisor is the process that owns one tunnel, from both sides: Main
+// is that process, Launch starts it.
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/tunnel"
+)
+
+// Argv0 is the name of the role.
+const Argv0 = "wireguard4netns-supervisor"
+
+// Descriptors that the process is started with.
+const (
+	socketFD = 3
+	exitFD   = 4 // if Start.ExitFD says so
+	netnsFD  = 5 // if the target is a descriptor
+)
+
+// What Over says.
+const (
+	overUndone   = "undone"
+	overDetached = "detached"
+)
+
+var (
+	errFrontGone = errors.New("the process that started the tunnel is gone")
+	errTold      = errors.New("told to end")
+)
+
+// Main runs the role. It returns the exit code.
+func Main(stderr io.Writer) int {
+	front, err := newConn(os.NewFile(socketFD, "front"))
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 125
+	}
+	defer front.Close()
+	first, err := front.receive()
+	if err != nil || first.Start == nil {
+		return 125
+	}
+	// Processes inside, hooks and engines are children; none may stay a zombie.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer stop()
+	if err := supervise(ctx, front, *first.Start); err != nil {
+		front.send(message{Failed: newRemoteError(err)})
+		return 125
+	}
+	return 0
+}
+
+// supervise makes the tunnel, serves it until it is over and undoes it. An error
+// is one of the start.
+func supervise(ctx context.Context, front *conn, start Start) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	orders := listen(front, end)
+	if start.ExitFD {
+		go watchExit(end)
+	}
+	say := func(line string) { front.send(message{Say: line}) }
+	t, err := tunnel.Start(ctx, start.Request, say)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
+			return errors.Join(cause, err)
+		}
+		return err
+	}
+	ready := message{Ready: &Ready{Name: t.Dir.Name(), Dir: t.Dir.Path(), UAPIPath: t.UAPIPath(), IfName: t.Plan.Link.Name, Pid: os.Getpid()}}
+	if start.Target == nil {
+		err = front.send(ready, t.NS.Files()...)
+	} else {
+		err = front.send(ready)
+	}
+	if err == nil {
+		serve(ctx, t, start, front, orders)
+	}
+	end(nil)
+	t.Close()
+	front.send(message{Over: overUndone})
+	return nil
+}
+
+// orders are what the front says after the start.
+type orders struct {
+	app    chan App
+	detach chan struct{}
+}
+
+// listen reads what the front says. When the front is gone without having said
+// App or Detach, the tunnel has nobody to serve.
+func listen(front *conn, end context.CancelCauseFunc) orders {
+	o := orders{app: make(chan App, 1), detach: make(chan struct{})}
+	go func() {
+		alone := false
+		for {
+			m, err := front.receive()
+			switch {
+			case err != nil:
+				if !alone {
+					end(errFrontGone)
+				}
+				return
+			case m.App != nil && !alone:
+				alone = true
+				o.app <- *m.App
+			case m.Detach && !alone:
+				alone = true
+				close(o.detach)
+			}
+		}
+	}()
+	return o
+}
+
+// watchExit ends the tunnel on a byte or the end of file on exitFD, as the exit
+// descriptor of slirp4netns does.
+func watchExit(end context.CancelCauseFunc) {
+	unix.CloseOnExec(exitFD)
+	for {
+		fds := []unix.PollFd{{Fd: exitFD, Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
+			end(errTold)
+			return
+		}
+	}
+}
+
+// serve returns when the tunnel is over.
+func serve(ctx context.Context, t *tunnel.Tunnel, start Start, front *conn, o orders) {
+	go t.TryAllAddresses(ctx)
+	if start.Target != nil {
+		start.Target.Wait(ctx, t.NS)
+		return
+	}
+	select {
+	case app := <-o.app:
+		serveApp(ctx, t, front, app)
+	case <-ctx.Done():
+	}
+}
+
+// serveApp waits for the app and then for what it left behind.
+func serveApp(ctx context.Context, t *tunnel.Tunnel, front *conn, app App) {
+	if err := ns.WaitExit(ctx, app.Pid); err != nil {
+		return
+	}
+	if app.KillAfter {
+		t.NS.KillAll(ctx)
+		return
+	}
+	if left, err := t.NS.Members(); err == nil && len(left) > 0 {
+		front.send(message{Over: overDetached})
+		t.NS.WaitEmpty(ctx)
+	}
+}

@@ -1,0 +1,45 @@
+package tunnel
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"wireguard4netns/internal/state"
+)
+
+// maxLog bounds the log of a tunnel, in bytes; what was written before is
+// dropped then. It lies in memory, as a rule (/run).
+const maxLog = 256 << 10
+
+// Log is the file "log" in the tunnel's directory.
+type Log struct {
+	mu   sync.Mutex
+	file *os.File
+	size int
+}
+
+func openLog(d *state.Dir) (*Log, error) {
+	f, err := os.OpenFile(filepath.Join(d.Path(), "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &Log{file: f}, nil
+}
+
+// Line writes a line with the time before it. A full disk loses it.
+func (l *Log) Line(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.size > maxLog {
+		l.file.Truncate(0)
+		l.size = 0
+	}
+	n, _ := fmt.Fprintf(l.file, "%s %s\n", time.Now().Format(time.RFC3339Nano), line)
+	l.size += n
+}
+
+// Close closes the file.
+func (l *Log) Close() error { return l.file.Close() }

@@ -1,0 +1,201 @@
+// Package tunnel is the whole start of a tunnel on one page, and its undo.
+package tunnel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"wireguard4netns/conf"
+	"wireguard4netns/internal/engine"
+	"wireguard4netns/internal/host"
+	"wireguard4netns/internal/link"
+	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/plan"
+	"wireguard4netns/internal/sandbox"
+	"wireguard4netns/internal/state"
+	"wireguard4netns/internal/uapi"
+)
+
+// Request is what a tunnel is asked to be. Apart from Conf it holds no keys.
+type Request struct {
+	Conf     []byte // the text of a wg-quick(8) file
+	ConfName string // what messages call it
+	Options  plan.Options
+
+	Root   string     // state directory of the user
+	Name   string     // of the tunnel; empty: the interface and this process
+	Target *ns.Target // nil: new namespaces are made
+
+	// UAPIPath is where the UAPI socket is; empty: in the tunnel's directory.
+	UAPIPath string
+
+	Wait    time.Duration // for the first handshake; 0: do not
+	Sandbox sandbox.Level
+	Verbose bool
+}
+
+// Tunnel is one that runs. Close undoes it.
+type Tunnel struct {
+	Plan   *plan.Plan
+	Dir    *state.Dir
+	NS     *ns.Set
+	Engine *engine.Engine
+
+	// TUN keeps the link alive while an engine dies and another takes over.
+	TUN *os.File
+
+	uapiPath string // not in Dir, if set
+	log      *Log
+	undo     []func() error // last in, first out
+}
+
+// Start makes the tunnel. Each step pushes its undo; when one fails, what came
+// before is undone and the error is of that step. say gets a line for each thing
+// the user should know.
+func Start(ctx context.Context, r Request, say func(string)) (t *Tunnel, err error) {
+	t = new(Tunnel)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.Close())
+		}
+	}()
+
+	config, _, err := conf.Parse(bytes.NewReader(r.Conf), r.ConfName)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := host.Look(ctx, config)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plan.New(config, r.Options, facts)
+	if err != nil {
+		return nil, err
+	}
+	t.Plan = p
+	for _, warning := range p.Warnings {
+		say(warning)
+	}
+	if t.Dir, err = state.Claim(r.Root, r.name()); err != nil {
+		return nil, err
+	}
+	t.push(t.Dir.Remove)
+	if t.log, err = openLog(t.Dir); err != nil {
+		return nil, err
+	}
+	t.push(t.log.Close)
+	if t.NS, err = namespaces(ctx, r, p, say); err != nil {
+		return nil, err
+	}
+	t.push(t.NS.Close)
+	tun, netlink, err := t.NS.Interface(p.Link.Name)
+	if err != nil {
+		return nil, err
+	}
+	t.TUN = tun
+	t.push(tun.Close)
+	defer netlink.Close()
+	if err := t.hooks(ctx, "PreUp", p.Hooks.PreUp, say); err != nil {
+		return nil, err
+	}
+	links, err := link.NewConn(int(netlink.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	if err := links.Configure(p.Link); err != nil {
+		return nil, err
+	}
+	if err := t.engine(ctx, r, p); err != nil {
+		return nil, err
+	}
+	if err := t.listen(r, p); err != nil {
+		return nil, err
+	}
+	if err := sandbox.HideMemory(); err != nil {
+		return nil, err
+	}
+	if r.Wait > 0 {
+		if err := t.awaitHandshake(ctx, r.Wait); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.hooks(ctx, "PostUp", p.Hooks.PostUp, say); err != nil {
+		return nil, err
+	}
+	t.push(func() error { return t.hooksDown(say) })
+	return t, t.Dir.Publish()
+}
+
+func (r Request) name() string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return fmt.Sprintf("%s-%d", r.Options.IfName, os.Getpid())
+}
+
+// namespaces makes those of the tunnel, or opens the target's.
+func namespaces(ctx context.Context, r Request, p *plan.Plan, say func(string)) (*ns.Set, error) {
+	if r.Target != nil {
+		return ns.Open(*r.Target)
+	}
+	set, notes, err := ns.Create(ctx, *p.Inside)
+	for _, note := range notes {
+		say(note)
+	}
+	return set, err
+}
+
+// engine starts the engine and gives it the keys.
+func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error) {
+	t.Engine, err = engine.Open(ctx, engine.Config{
+		IfName: p.Link.Name, MTU: p.Link.MTU, TUN: t.TUN,
+		Sandbox: r.Sandbox, Verbose: r.Verbose, Log: t.log.Line,
+	})
+	if err != nil {
+		return fmt.Errorf("start engine: %w", err)
+	}
+	t.push(func() error { t.Engine.Close(); return nil })
+	if err := t.Engine.Set(ctx, p.Device.Body()); err != nil {
+		return configureError(p, err)
+	}
+	return nil
+}
+
+// listen serves the UAPI socket.
+func (t *Tunnel) listen(r Request, p *plan.Plan) error {
+	t.uapiPath = r.UAPIPath
+	l, err := uapi.Listen(t.UAPIPath())
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- l.Serve(context.Background(), t.Engine) }()
+	t.push(func() error { return errors.Join(l.Close(), <-served) })
+	return nil
+}
+
+// UAPIPath returns where the UAPI socket is.
+func (t *Tunnel) UAPIPath() string {
+	if t.uapiPath != "" {
+		return t.uapiPath
+	}
+	return filepath.Join(t.Dir.Path(), t.Plan.Link.Name+".sock")
+}
+
+func (t *Tunnel) push(undo func() error) { t.undo = append(t.undo, undo) }
+
+// Close undoes the tunnel: all of it, also where a part fails.
+func (t *Tunnel) Close() error {
+	var errs []error
+	for _, undo := range slices.Backward(t.undo) {
+		errs = append(errs, undo())
+	}
+	t.undo = nil
+	return errors.Join(errs...)
+}

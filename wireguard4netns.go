@@ -1,0 +1,190 @@
+// Package wireguard4netns gives a network namespace WireGuard as its network,
+// without root.
+//
+// Start makes a tunnel: in new namespaces, into which Tunnel.Exec and
+// Tunnel.StartApp put programs, or in the network namespace of something that
+// runs already. The tunnel is served by processes of its own, which are this very
+// program in other roles; so a program that uses the package calls Role first
+// thing in its main.
+package wireguard4netns
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"wireguard4netns/conf"
+	"wireguard4netns/internal/engine"
+	"wireguard4netns/internal/host"
+	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/ns/inside"
+	"wireguard4netns/internal/plan"
+	"wireguard4netns/internal/sandbox"
+	"wireguard4netns/internal/supervisor"
+	"wireguard4netns/internal/sys"
+	"wireguard4netns/internal/tunnel"
+	"wireguard4netns/internal/waiter"
+)
+
+// Role runs the role that this process was started in, if it is not a program of
+// its own: ok says that it was one, and the process is to exit with code.
+func Role(args []string, stderr io.Writer) (code int, ok bool) {
+	if len(args) == 0 {
+		return 0, false
+	}
+	switch args[0] {
+	case supervisor.Argv0:
+		return supervisor.Main(stderr), true
+	case engine.Argv0:
+		return engine.Main(args[1:], stderr), true
+	case inside.Argv0:
+		return inside.Main(os.NewFile(inside.ConnFD, "supervisor")), true
+	case waiter.Argv0:
+		return waiter.Main(args, stderr), true
+	}
+	return 0, false
+}
+
+// Target is a network namespace that something else made; see ParseTarget.
+type Target = ns.Target
+
+// ParseTarget reads a PID, the path of a network namespace, or "fd:N".
+func ParseTarget(s string) (Target, error) { return ns.ParseTarget(s) }
+
+// App is a program to run in a tunnel.
+type App = ns.App
+
+// SandboxLevel says how much of the engine's sandbox must be there: SandboxAuto
+// (what the machine allows), SandboxStrict (all of it) or SandboxNone.
+type SandboxLevel = sandbox.Level
+
+// Options say what is wanted beyond the file. The zero value with an interface
+// name and a root is complete.
+type Options struct {
+	IfName   string // of the link inside
+	Name     string // of the tunnel; empty: made of IfName and a number
+	Root     string // state directory, private to the user
+	ConfName string // what messages call the file
+
+	Configure bool // Target only: set addresses, routes, and the link up
+	UAPIPath  string
+
+	DNS       []string // servers and search domains in place of the file's
+	HostDNS   bool     // lookups go by the host
+	Hooks     bool     // run PreUp, PostUp, PreDown, PostDown inside
+	Expose    []string // paths of /run that stay visible to apps
+	HideDirs  []string // what apps must not see
+	HideFiles []string
+
+	Wait    time.Duration // for the first handshake; 0: do not
+	Sandbox SandboxLevel
+
+	Verbose  bool
+	ExitFile *os.File          // its end of file, or a byte on it, ends the tunnel
+	Say      func(line string) // gets warnings and progress; nil: nobody
+	Stderr   *os.File          // for the last words of a crash; nil: nobody
+}
+
+// Tunnel is one that stands.
+type Tunnel struct {
+	Name     string // of the tunnel
+	IfName   string
+	Dir      string // its directory
+	UAPIPath string // its UAPI socket, as wg(8) speaks it
+	Pid      int    // of its supervisor
+
+	s    *supervisor.Supervisor
+	root string
+	say  func(string)
+}
+
+// Start makes a tunnel after c, for target or, if that is nil, in new namespaces.
+// It returns when the tunnel is ready; with Options.Wait, when a peer has
+// answered. The tunnel ends with ctx until something is in it that it serves.
+func Start(ctx context.Context, c *conf.Config, target *Target, o Options) (*Tunnel, error) {
+	text, err := c.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	say := o.Say
+	if say == nil {
+		say = func(string) {}
+	}
+	s, err := supervisor.Launch(ctx, supervisor.Start{Request: tunnel.Request{
+		Conf: text, ConfName: o.ConfName, Options: o.plan(target), Root: o.Root, Name: o.Name,
+		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Sandbox: o.Sandbox, Verbose: o.Verbose,
+	}}, o.ExitFile, o.Stderr, say)
+	if err != nil {
+		return nil, err
+	}
+	return &Tunnel{Name: s.Name, IfName: s.IfName, Dir: s.Dir, UAPIPath: s.UAPIPath, Pid: s.Pid, s: s, root: o.Root, say: say}, nil
+}
+
+func (o Options) plan(target *Target) plan.Options {
+	return plan.Options{
+		IfName: o.IfName, Attach: target != nil, Configure: o.Configure || target == nil,
+		DNS: o.DNS, HostDNS: o.HostDNS, Hooks: o.Hooks,
+		Expose: o.Expose, HideDirs: o.HideDirs, HideFiles: o.HideFiles,
+	}
+}
+
+// StartApp starts a program in a tunnel with namespaces of its own, as a child of
+// this process. From here on the tunnel lives until the last process in it ends;
+// with killAfter, until the app ends, and what it left is killed.
+func (t *Tunnel) StartApp(app App, killAfter bool) (*os.Process, error) {
+	if t.s.NS == nil {
+		return nil, fmt.Errorf("start %s: the namespaces of the tunnel are not ours", app.Args[0])
+	}
+	pid, err := t.s.NS.Start(app)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.s.AppStarted(supervisor.App{Pid: pid, KillAfter: killAfter}); err != nil {
+		return nil, err
+	}
+	return os.FindProcess(pid)
+}
+
+// Exec starts a program as StartApp does and turns this process into its stand-in:
+// it passes signals on and ends with the program's exit code. Exec returns only
+// with an error. The calling goroutine must be locked to the main thread, which
+// the app's life hangs on.
+func (t *Tunnel) Exec(app App, killAfter bool) error {
+	sys.RestoreNofile()
+	caught := waiter.Catch()
+	p, err := t.StartApp(app, killAfter)
+	if err != nil {
+		return err
+	}
+	socket, err := t.s.Socket()
+	if err != nil {
+		return err
+	}
+	return waiter.Become(p.Pid, socket, t.root, caught)
+}
+
+// Detach leaves the tunnel to itself: it lives as long as what it serves.
+func (t *Tunnel) Detach() error { return t.s.Detach() }
+
+// Wait blocks until the tunnel is over, and ends it when ctx ends.
+func (t *Tunnel) Wait(ctx context.Context) error { return t.s.Wait(ctx, t.say) }
+
+// Close ends the tunnel and waits for its undoing.
+func (t *Tunnel) Close() error { return t.s.Close() }
+
+// DryRun prints what Start would do. It looks up the endpoints and touches
+// nothing.
+func DryRun(ctx context.Context, w io.Writer, c *conf.Config, target *Target, o Options) error {
+	facts, err := host.Look(ctx, c)
+	if err != nil {
+		return err
+	}
+	p, err := plan.New(c, o.plan(target), facts)
+	if err != nil {
+		return err
+	}
+	_, err = p.WriteTo(w)
+	return err
+}
