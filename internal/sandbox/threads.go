@@ -1,0 +1,34 @@
+package sandbox
+
+import (
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Credentials belong to threads, and a Go process has several: these calls are
+// made on each, which the runtime offers to programs without cgo.
+
+func prctlAllThreads(option, argument uintptr) error {
+	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, argument, 0, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// capsetAllThreads sets all capability sets to nothing; the ambient set
+// follows (capabilities(7)).
+func capsetAllThreads() error {
+	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
+		uintptr(unsafe.Pointer(header)), uintptr(unsafe.Pointer(&none[0])), 0)
+	runtime.KeepAlive(header)
+	runtime.KeepAlive(&none)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
