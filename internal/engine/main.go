@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/engine/wggo"
+	"wireguard4netns/internal/sandbox"
+)
+
+// What the engine process finds open besides standard input and output, which
+// are /dev/null, and standard error, which is a pipe for log lines.
+const (
+	tunFD     = 3
+	controlFD = 4
+)
+
+// Main is the engine process: args are its arguments after Argv0, lines of its
+// log go to stderr. It returns the exit code.
+func Main(args []string, stderr io.Writer) int {
+	if err := run(args, stderr); err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func run(args []string, stderr io.Writer) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	// Before the runtime has opened anything of its own.
+	if err := unix.CloseRange(controlFD+1, math.MaxUint32, 0); err != nil {
+		return fmt.Errorf("close inherited files: %w", err)
+	}
+	if err := sandbox.HideMemory(); err != nil {
+		return err
+	}
+	control, err := streamOf(controlFD)
+	if err != nil {
+		return err
+	}
+	log := func(line string) { fmt.Fprintln(stderr, line) }
+	return wggo.Run(context.Background(), tunFD, control, wggo.Options{
+		MTU:     o.mtu,
+		Verbose: o.verbose,
+		Log:     log,
+		Seal: func() error {
+			notes, err := sandbox.Engine(o.sandbox, o.missing())
+			for _, note := range notes {
+				log(note)
+			}
+			return err
+		},
+	})
+}
+
+// streamOf takes over an inherited socket.
+func streamOf(fd uintptr) (net.Conn, error) {
+	f := os.NewFile(fd, "control")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	return c, nil
+}
+
+// options is what the arguments of an engine process say. They can be seen by
+// all (ps), so nothing secret is among them.
+type options struct {
+	ifName       string // for who reads ps
+	mtu          int
+	verbose      bool
+	sandbox      sandbox.Level
+	noNamespaces string // why it has no namespaces of its own; empty: it has
+}
+
+func (o options) args() []string {
+	args := []string{
+		"--ifname=" + o.ifName,
+		fmt.Sprintf("--mtu=%d", o.mtu),
+		"--sandbox=" + o.sandbox.String(),
+	}
+	if o.verbose {
+		args = append(args, "--verbose")
+	}
+	if o.noNamespaces != "" {
+		args = append(args, "--no-namespaces="+o.noNamespaces)
+	}
+	return args
+}
+
+func parseOptions(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet(Argv0, flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&o.ifName, "ifname", "", "")
+	f.IntVar(&o.mtu, "mtu", 0, "")
+	f.BoolVar(&o.verbose, "verbose", false, "")
+	f.TextVar(&o.sandbox, "sandbox", sandbox.Auto, "")
+	f.StringVar(&o.noNamespaces, "no-namespaces", "", "")
+	err := f.Parse(args)
+	if err == nil && (f.NArg() > 0 || o.mtu <= 0) {
+		err = errors.New(strings.Join(args, " "))
+	}
+	if err != nil {
+		return options{}, fmt.Errorf("parse engine arguments: %w", err)
+	}
+	return o, nil
+}
+
+func (o options) missing() sandbox.Missing {
+	if o.noNamespaces == "" {
+		return nil
+	}
+	return sandbox.Missing{sandbox.Namespaces: errors.New(o.noNamespaces)}
+}

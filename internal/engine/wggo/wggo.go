@@ -1,0 +1,128 @@
+// Package wggo is the engine that wireguard-go makes: its device, unmodified,
+// on the descriptor of a TUN device in any network namespace. Nothing else of
+// this module knows golang.zx2c4.com/wireguard.
+package wggo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
+
+	"wireguard4netns/internal/uapi"
+)
+
+// Options says how an engine runs.
+type Options struct {
+	MTU     int               // of the link
+	Log     func(line string) // called from many goroutines; lines hold no keys
+	Verbose bool              // log each handshake
+	// Seal is called once, when all that needs rights or files is open and
+	// before the first configuration. Its error ends Run.
+	Seal func() error
+}
+
+// Run moves packets between the TUN device and its peers, configured by the
+// requests on control, until control ends (nil), the TUN device ends, or ctx
+// does. It takes ownership of the descriptor and of control.
+func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
+	native, _, err := tun.CreateUnmonitoredTUNFromFD(tunFD)
+	if err != nil {
+		return fmt.Errorf("open TUN device: %w", err)
+	}
+	d := device.NewDevice(&link{Device: native, mtu: o.MTU, log: o.Log}, conn.NewStdNetBind(), logger(o))
+	defer d.Close()
+	if err := o.Seal(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		<-d.Wait()
+		cancel(errors.New("TUN device is gone"))
+	}()
+	err = uapi.Serve(ctx, control, &engine{device: d}, uapi.Limits{})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+func logger(o Options) *device.Logger {
+	line := func(format string, args ...any) { o.Log(fmt.Sprintf(format, args...)) }
+	l := &device.Logger{Verbosef: device.DiscardLogf, Errorf: line}
+	if o.Verbose {
+		l.Verbosef = line
+	}
+	return l
+}
+
+// engine answers configuration requests.
+type engine struct {
+	device *device.Device
+	mu     sync.Mutex
+	up     bool
+}
+
+func (e *engine) Get(context.Context) ([]byte, error) {
+	var reply bytes.Buffer
+	if err := e.device.IpcGetOperation(&reply); err != nil {
+		return nil, errnoOf(err)
+	}
+	return reply.Bytes(), nil
+}
+
+// Set applies body. The device comes up with the first: before, it would open
+// sockets on a port that nobody asked for.
+func (e *engine) Set(_ context.Context, body []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	before, rebinds := e.boundPort(body)
+	err := e.device.IpcSetOperation(bytes.NewReader(body))
+	if err == nil && !e.up {
+		err = e.device.Up()
+		e.up = err == nil
+	}
+	if err != nil && rebinds && e.up {
+		// The old sockets are closed before the new port is tried.
+		_ = e.device.IpcSet(fmt.Sprintf("listen_port=%d\n", before))
+	}
+	return errnoOf(err)
+}
+
+// boundPort returns the port in use if body asks for another.
+func (e *engine) boundPort(body []byte) (port uint16, rebinds bool) {
+	if !bytes.Contains(body, []byte("listen_port=")) {
+		return 0, false
+	}
+	text, err := e.device.IpcGet()
+	if err != nil {
+		return 0, false
+	}
+	d, err := uapi.Parse(strings.NewReader(text))
+	return d.ListenPort, err == nil && d.ListenPort != 0
+}
+
+// errnoOf reduces an error to its number: texts of wireguard-go may quote the
+// request.
+func errnoOf(err error) error {
+	var errno syscall.Errno
+	var coded *device.IPCError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &errno):
+		return errno
+	case errors.As(err, &coded):
+		return syscall.Errno(max(coded.ErrorCode(), -coded.ErrorCode()))
+	}
+	return syscall.EIO
+}
