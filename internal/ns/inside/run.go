@@ -123,12 +123,25 @@ func (r run) bringBack(name string) error {
 	case info.IsDir():
 		err = os.MkdirAll(target, 0o755)
 	default:
-		err = os.WriteFile(target, nil, 0o600)
+		err = newFile(target)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		// Kept as well as exposed, or in a directory that is. It is the host's
+		// own, not to be opened.
+		return nil
 	}
 	if err != nil {
 		return err
 	}
 	return bind(source, target)
+}
+
+func newFile(path string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 func (r run) copyLink(source, target string) error {
