@@ -30,6 +30,8 @@ type Config struct {
 	Expose []string `json:"expose,omitempty"`
 
 	// HideDirs become empty directories and HideFiles empty files, read-only.
+	// A hidden file shows again once the host renames another to its place, or
+	// makes it anew (an editor may): only a hidden directory is safe from that.
 	HideDirs  []string `json:"hideDirs,omitempty"`
 	HideFiles []string `json:"hideFiles,omitempty"`
 }

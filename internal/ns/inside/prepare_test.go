@@ -148,6 +148,8 @@ func TestMountsBelowEtcStay(t *testing.T) {
 			write(t, "/srv/"+name, "container's "+name+"\n")
 			host(t, "touch /etc/"+name+" && mount --bind /srv/"+name+" /etc/"+name)
 		}
+		// Flags that are locked for what is remounted later, mount_namespaces(7).
+		host(t, "mount -n -o remount,bind,nosuid,nodev,noexec,noatime /etc")
 		host(t, "mkdir /etc/secrets && mount -t tmpfs secrets /etc/secrets && echo secret > /etc/secrets/one")
 		in := startInside(t, ownConfig())
 		equal(t, "/etc", in.sh(t, "cd /etc && cat hosts hostname resolv.conf nsswitch.conf secrets/one"),
