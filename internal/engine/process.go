@@ -149,11 +149,14 @@ func (p *Process) spawn(c Config, o options, attr *syscall.SysProcAttr, control,
 		// The kernel sends the parent-death signal when the *thread* that
 		// made the child ends (prctl(2)): this one waits with the child.
 		runtime.LockOSThread()
-		p.process, err = os.StartProcess(exe, append([]string{Argv0}, o.args()...), &os.ProcAttr{
-			Dir:   "/",
-			Env:   environment(),
-			Files: []*os.File{null, null, stderr, c.TUN, control},
-			Sys:   attr,
+		err := sandbox.Exposed(func() (err error) {
+			p.process, err = os.StartProcess(exe, append([]string{Argv0}, o.args()...), &os.ProcAttr{
+				Dir:   "/",
+				Env:   environment(),
+				Files: []*os.File{null, null, stderr, c.TUN, control},
+				Sys:   attr,
+			})
+			return err
 		})
 		made <- err
 		if err == nil {
