@@ -113,8 +113,16 @@ func newSite(t testing.TB, addr string, level sandbox.Level) *site {
 	return s
 }
 
-func (s *site) privateKey() uapi.Secret   { return uapi.Secret(s.key.Bytes()) }
 func (s *site) publicKey() uapi.PublicKey { return uapi.PublicKey(s.key.PublicKey().Bytes()) }
+
+// privateKey is the key in the form in which engines keep it (RFC 7748,
+// section 5: "clamped").
+func (s *site) privateKey() uapi.Secret {
+	k := uapi.Secret(s.key.Bytes())
+	k[0] &= 248
+	k[31] = k[31]&127 | 64
+	return k
+}
 
 func (s *site) set(t testing.TB, u uapi.Update) {
 	t.Helper()
