@@ -14,6 +14,7 @@ import (
 // once for a test process and removed at its end.
 func Build(t testing.TB) string {
 	t.Helper()
+	mustBeTest()
 	path, err := buildOnce()
 	if err != nil {
 		t.Fatal(err)

@@ -46,6 +46,7 @@ done`
 // process is left in it, and removes it.
 func NewHost(t testing.TB) *Host {
 	t.Helper()
+	mustBeTest()
 	labPID, err := lab()
 	if err != nil {
 		t.Fatal(err)

@@ -43,6 +43,7 @@ func NewFunc[In, Out any](name string, fn func(In) (Out, error)) Func[In, Out] {
 // Host.Command, Host.UserCommand, or exec.Command for the real machine. An
 // error of the function itself is a *FuncError.
 func (f Func[In, Out]) Call(command func(name string, args ...string) *exec.Cmd, in In) (Out, error) {
+	mustBeTest()
 	var reply funcReply[Out]
 	input, err := json.Marshal(in)
 	if err != nil {

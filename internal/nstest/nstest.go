@@ -47,6 +47,16 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// mustBeTest ends a process that was re-executed for a role and runs tests all the
+// same, since its TestMain does not call Main: they would re-execute it again, and
+// so on until the machine is full.
+func mustBeTest() {
+	if _, ok := os.LookupEnv(roleEnv); ok {
+		fmt.Fprintln(os.Stderr, "nstest: this package's TestMain does not call nstest.Main")
+		os.Exit(2)
+	}
+}
+
 // processUndo is what to undo at the end of the test process.
 var processUndo []func()
 
