@@ -34,24 +34,42 @@ type Set struct {
 	User  *os.File // nil: the caller's own
 	Net   *os.File
 	Mount *os.File // nil where the namespaces are somebody else's
+
+	id Identity // of Net, after Release
 }
 
 // Close lets go of the namespaces.
 func (s *Set) Close() error {
 	var errs []error
-	for _, f := range []*os.File{s.User, s.Net, s.Mount} {
-		if f != nil {
-			errs = append(errs, f.Close())
+	for _, f := range []**os.File{&s.User, &s.Net, &s.Mount} {
+		if *f != nil {
+			errs = append(errs, (*f).Close())
+			*f = nil
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Release closes the descriptors and keeps what Members, WaitEmpty and KillAll
+// need. A namespace opened by the path of a mount keeps that mount busy
+// (umount(2)); what Interface made holds the network namespace as well.
+func (s *Set) Release() (err error) {
+	if s.id, err = s.NetIdentity(); err != nil {
+		return err
+	}
+	return s.Close()
 }
 
 // Identity of a namespace: what the kernel compares.
 type Identity struct{ Dev, Ino uint64 }
 
 // NetIdentity returns the identity of the network namespace.
-func (s *Set) NetIdentity() (Identity, error) { return identityOf(s.Net) }
+func (s *Set) NetIdentity() (Identity, error) {
+	if s.Net == nil {
+		return s.id, nil
+	}
+	return identityOf(s.Net)
+}
 
 func identityOf(f *os.File) (Identity, error) {
 	var st unix.Stat_t

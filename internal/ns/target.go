@@ -144,12 +144,13 @@ func (t Target) waitPath(ctx context.Context, s *Set) error {
 	if err != nil {
 		return err
 	}
-	// A change of the mount table is an exceptional condition, proc(5).
-	mounts, err := os.Open("/proc/self/mountinfo")
+	// A change of the mount table is an exceptional condition, proc(5). It is
+	// told once: not as an os.File, where the runtime's own poll takes it.
+	mounts, err := unix.Open("/proc/self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: "/proc/self/mountinfo", Err: err}
 	}
-	defer mounts.Close()
+	defer unix.Close(mounts)
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		return os.NewSyscallError("eventfd", err)
@@ -169,7 +170,7 @@ func (t Target) waitPath(ctx context.Context, s *Set) error {
 		if id, err := identityAt(t.Path); err != nil || id != held {
 			return nil
 		}
-		fds := []unix.PollFd{{Fd: int32(mounts.Fd()), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(mounts), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, int(pathCheck.Milliseconds())); err != nil && err != unix.EINTR {
 			return os.NewSyscallError("poll", err)
 		}

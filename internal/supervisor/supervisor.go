@@ -45,6 +45,8 @@ func Main(stderr io.Writer) int {
 		return 125
 	}
 	defer front.Close()
+	unix.CloseOnExec(exitFD)
+	unix.CloseOnExec(netnsFD)
 	first, err := front.receive()
 	if err != nil || first.Start == nil {
 		return 125
@@ -70,6 +72,9 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 	}
 	say := func(line string) { front.send(message{Say: line}) }
 	t, err := tunnel.Start(ctx, start.Request, say)
+	if start.Target != nil && start.Target.FD == netnsFD {
+		unix.Close(netnsFD) // it may keep a mount busy, as Set.Release says
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
 			return errors.Join(cause, err)
@@ -126,7 +131,6 @@ func listen(front *conn, end context.CancelCauseFunc) orders {
 // watchExit ends the tunnel on a byte or the end of file on exitFD, as the exit
 // descriptor of slirp4netns does.
 func watchExit(end context.CancelCauseFunc) {
-	unix.CloseOnExec(exitFD)
 	for {
 		fds := []unix.PollFd{{Fd: exitFD, Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, -1); err != unix.EINTR {

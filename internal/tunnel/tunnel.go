@@ -101,6 +101,11 @@ func Start(ctx context.Context, r Request, say func(string)) (t *Tunnel, err err
 	t.TUN = tun
 	t.push(tun.Close)
 	defer netlink.Close()
+	if r.Target != nil {
+		if err := t.NS.Release(); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.hooks(ctx, "PreUp", p.Hooks.PreUp, say); err != nil {
 		return nil, err
 	}
