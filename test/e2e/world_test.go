@@ -79,6 +79,15 @@ func (w *world) inTunnel(runArgs ...string) func(name string, args ...string) *e
 	}
 }
 
+// inApp returns what makes commands in the netns and mntns of an app of `run`,
+// as root of the machine: nobody else may enter there.
+func (w *world) inApp(pid int) func(name string, args ...string) *exec.Cmd {
+	return func(name string, args ...string) *exec.Cmd {
+		flags := []string{"--net", "--mount", "--target", strconv.Itoa(pid), "--", name}
+		return w.machine.Command("nsenter", append(flags, args...)...)
+	}
+}
+
 // snapshot looks at the machine, to find what a tunnel leaves behind.
 func (w *world) snapshot(t testing.TB, dirs ...string) *nstest.Snapshot {
 	t.Helper()
@@ -111,7 +120,7 @@ func (u *user) commandIn(dir, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// enter is a command in the userns and netns of a process.
+// enter is a command in the userns and netns of a process that owns both.
 func enter(pid int, name string, args ...string) *exec.Cmd {
 	flags := []string{"--preserve-credentials", "--user", "--net", "--target", strconv.Itoa(pid), "--", name}
 	return exec.Command("nsenter", append(flags, args...)...)
