@@ -99,7 +99,9 @@ func Start(ctx context.Context, r Request, say func(string)) (t *Tunnel, err err
 		return nil, err
 	}
 	t.TUN = tun
-	t.push(tun.Close)
+	if r.Target != nil {
+		t.push(tun.Close) // who attaches next may want the name
+	} // else it goes with this process: the kernel takes 10 ms to remove a link
 	defer netlink.Close()
 	if r.Target != nil {
 		if err := t.NS.Release(); err != nil {
