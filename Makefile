@@ -13,16 +13,17 @@ test:
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"
 	go vet ./...
-	go vet -tags root ./...
-	go run $(STATICCHECK) -tags root ./...
+	go vet -tags root,bench ./...
+	go run $(STATICCHECK) -tags root,bench ./...
 
 fuzz:
 	test/fuzz $(FUZZTIME)
 
-bench: build
-	go run ./test/bench
+bench:
+	test/run -tags bench -run '^TestBench$$' -count=1 -timeout 30m -v ./test/bench
 
 docs:
-	go generate ./...
+	rm -f docs/man/*.1
+	go run ./docs/man docs/man
 
 .PHONY: build test lint fuzz bench docs
