@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -51,7 +50,7 @@ func (in transfer) run() error {
 
 // checkTraffic pings the peer and exchanges data with it over both families;
 // command puts a program where the tunnel is.
-func checkTraffic(t testing.TB, command func(name string, args ...string) *exec.Cmd, peer *nstest.Peer) {
+func checkTraffic(t testing.TB, command commander, peer *nstest.Peer) {
 	t.Helper()
 	succeed(t, command("ping", "-c1", "-W5", peer.Addr4.String()))
 	succeed(t, command("ping", "-c1", "-W5", peer.Addr6.String()))
@@ -59,7 +58,7 @@ func checkTraffic(t testing.TB, command func(name string, args ...string) *exec.
 }
 
 // checkEcho exchanges data with the peer over both families.
-func checkEcho(t testing.TB, command func(name string, args ...string) *exec.Cmd, peer *nstest.Peer) {
+func checkEcho(t testing.TB, command commander, peer *nstest.Peer) {
 	t.Helper()
 	for _, addr := range []string{net.JoinHostPort(peer.Addr4.String(), "7"), net.JoinHostPort(peer.Addr6.String(), "7")} {
 		if _, err := echo.Call(command, transfer{Addr: addr, Bytes: 256 << 10}); err != nil {

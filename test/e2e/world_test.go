@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,8 +73,11 @@ func (w *world) account(t testing.TB, extra ...string) string {
 // tool is the program under test, as the user calls it.
 func (w *world) tool(args ...string) *exec.Cmd { return w.user.command(w.program, args...) }
 
+// A commander makes commands for some place, as exec.Command does for here.
+type commander func(name string, args ...string) *exec.Cmd
+
 // inTunnel returns what makes commands that `run` runs in a tunnel of their own.
-func (w *world) inTunnel(runArgs ...string) func(name string, args ...string) *exec.Cmd {
+func (w *world) inTunnel(runArgs ...string) commander {
 	return func(name string, args ...string) *exec.Cmd {
 		return w.tool(append(append(append([]string{"run"}, runArgs...), "--", name), args...)...)
 	}
@@ -81,7 +85,7 @@ func (w *world) inTunnel(runArgs ...string) func(name string, args ...string) *e
 
 // inApp returns what makes commands in the netns and mntns of an app of `run`,
 // as root of the machine: nobody else may enter there.
-func (w *world) inApp(pid int) func(name string, args ...string) *exec.Cmd {
+func (w *world) inApp(pid int) commander {
 	return func(name string, args ...string) *exec.Cmd {
 		flags := []string{"--net", "--mount", "--target", strconv.Itoa(pid), "--", name}
 		return w.machine.Command("nsenter", append(flags, args...)...)
@@ -127,7 +131,7 @@ func enter(pid int, name string, args ...string) *exec.Cmd {
 }
 
 // entering returns what makes commands for enter.
-func entering(pid int) func(name string, args ...string) *exec.Cmd {
+func entering(pid int) commander {
 	return func(name string, args ...string) *exec.Cmd { return enter(pid, name, args...) }
 }
 
@@ -212,4 +216,22 @@ func lacks(t testing.TB, text string, parts ...string) {
 			t.Errorf("%q is in:\n%s", part, text)
 		}
 	}
+}
+
+// A lockedBuffer can be read while a command writes to it.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
