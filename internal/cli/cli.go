@@ -104,7 +104,8 @@ which is short for "attach --detach" with the UAPI socket at DIR/INTERFACE.sock.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(newRun(env), newAttach(env), newVersion())
+	root.AddCommand(newRun(env), newAttach(env), newDemo(env), newVersion())
+	root.AddCommand(newDemoRoles(env)...)
 	return root
 }
 
