@@ -34,6 +34,7 @@ type Options struct {
 // requests on control, until control ends (nil), the TUN device ends, or ctx
 // does. It takes ownership of the descriptor and of control.
 func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
+	limitMemory(0)
 	native, _, err := tun.CreateUnmonitoredTUNFromFD(tunFD)
 	if err != nil {
 		return fmt.Errorf("open TUN device: %w", err)
@@ -68,6 +69,7 @@ func logger(o Options) *device.Logger {
 // engine answers configuration requests.
 type engine struct {
 	device *device.Device
+	rest   rest
 	mu     sync.Mutex
 	up     bool
 }
@@ -77,7 +79,20 @@ func (e *engine) Get(context.Context) ([]byte, error) {
 	if err := e.device.IpcGetOperation(&reply); err != nil {
 		return nil, errnoOf(err)
 	}
+	if d, err := uapi.Parse(bytes.NewReader(reply.Bytes())); err == nil {
+		limitMemory(len(d.Peers))
+		if e.rest.look(passed(d)) {
+			go giveBack()
+		}
+	}
 	return reply.Bytes(), nil
+}
+
+func passed(d uapi.Device) (bytes uint64) {
+	for _, p := range d.Peers {
+		bytes += p.RxBytes + p.TxBytes
+	}
+	return bytes
 }
 
 // Set applies body. The device comes up with the first: before, it would open
