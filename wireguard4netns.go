@@ -23,14 +23,15 @@ import (
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/sandbox"
 	"wireguard4netns/internal/supervisor"
-	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/tunnel"
 	"wireguard4netns/internal/waiter"
 )
 
 // Role runs the role that this process was started in, if it is not a program of
-// its own: ok says that it was one, and the process is to exit with code.
-func Role(args []string, stderr io.Writer) (code int, ok bool) {
+// its own: ok says that it was one, and the process is to exit with code. report
+// tells the user of an app that cannot be started, and returns the exit code.
+// The calling goroutine must be locked to the main thread.
+func Role(args []string, stderr io.Writer, report func(error) int) (code int, ok bool) {
 	if len(args) == 0 {
 		return 0, false
 	}
@@ -42,7 +43,7 @@ func Role(args []string, stderr io.Writer) (code int, ok bool) {
 	case inside.Argv0:
 		return inside.Main(os.NewFile(inside.ConnFD, "supervisor")), true
 	case waiter.Argv0:
-		return waiter.Main(args, stderr), true
+		return waiter.Main(args, stderr, report), true
 	}
 	return 0, false
 }
@@ -147,22 +148,19 @@ func (t *Tunnel) StartApp(app App, killAfter bool) (*os.Process, error) {
 	return os.FindProcess(pid)
 }
 
-// Exec starts a program as StartApp does and turns this process into its stand-in:
-// it passes signals on and ends with the program's exit code. Exec returns only
-// with an error. The calling goroutine must be locked to the main thread, which
-// the app's life hangs on.
+// Exec turns this process into the stand-in of a program that it starts as
+// StartApp does: it passes signals on and ends with the program's exit code. Exec
+// returns only with an error. The calling goroutine must be locked to the main
+// thread.
 func (t *Tunnel) Exec(app App, killAfter bool) error {
-	sys.RestoreNofile()
-	caught := waiter.Catch()
-	p, err := t.StartApp(app, killAfter)
-	if err != nil {
-		return err
+	if t.s.NS == nil {
+		return fmt.Errorf("start %s: the namespaces of the tunnel are not ours", app.Args[0])
 	}
 	socket, err := t.s.Socket()
 	if err != nil {
 		return err
 	}
-	return waiter.Become(p.Pid, socket, t.root, caught)
+	return waiter.Become(waiter.Config{App: app, KillAfter: killAfter, NS: t.s.NS, Supervisor: socket, Root: t.root})
 }
 
 // Detach leaves the tunnel to itself: it lives as long as what it serves.

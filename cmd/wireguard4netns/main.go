@@ -13,7 +13,7 @@ import (
 func init() { runtime.LockOSThread() } // the app's life hangs on this thread
 
 func main() {
-	if code, ok := wireguard4netns.Role(os.Args, os.Stderr); ok {
+	if code, ok := wireguard4netns.Role(os.Args, os.Stderr, cli.Report); ok {
 		os.Exit(code)
 	}
 	os.Exit(cli.Main(cli.Env{

@@ -48,6 +48,9 @@ func Main(env Env) int {
 	return report(env.Stderr, err)
 }
 
+// Report says on standard error what went wrong, and returns the exit code.
+func Report(err error) int { return report(os.Stderr, err) }
+
 // report says what went wrong, in one line, and what to do, in one more.
 func report(w io.Writer, err error) int {
 	var code exitCode

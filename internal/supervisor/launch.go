@@ -25,7 +25,7 @@ type Supervisor struct {
 
 	conn *conn
 	root string
-	cmd  *exec.Cmd
+	cmd  *exec.Cmd // nil: adopted
 }
 
 // Launch starts a supervisor and returns when its tunnel stands. say gets a line
@@ -39,9 +39,9 @@ func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, sa
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "supervisor")
-	defer theirs.Close()
 	c, err := newConn(os.NewFile(uintptr(fds[0]), "supervisor"))
 	if err != nil {
+		theirs.Close()
 		return nil, err
 	}
 	s := &Supervisor{conn: c, root: start.Root}
@@ -62,7 +62,9 @@ func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, sa
 		s.cmd.Env = []string{"GOTRACEBACK=all"}
 	}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := s.cmd.Start(); err != nil {
+	err = s.cmd.Start()
+	theirs.Close() // or its end would not be seen
+	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
@@ -139,20 +141,26 @@ func (s *Supervisor) Wait(ctx context.Context, say func(string)) error {
 	}
 }
 
-// AwaitOver is for a process that has taken over a front's socket, which it owns,
-// and its App. It returns when the supervisor has undone the tunnel or goes on
-// alone with what the app left behind, and ErrDied when it was killed.
-func AwaitOver(socket *os.File, root string, say func(string)) error {
+// Adopt returns the supervisor behind a front's Socket, which it owns, for the
+// program that goes on as that front after an exec.
+func Adopt(socket *os.File, root string) (*Supervisor, error) {
 	c, err := newConn(socket)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer c.Close()
+	return &Supervisor{conn: c, root: root}, nil
+}
+
+// AwaitOver returns when the supervisor, who knows of the app, has undone the
+// tunnel or goes on alone with what the app left behind, and ErrDied when it was
+// killed.
+func (s *Supervisor) AwaitOver(say func(string)) error {
+	defer s.conn.Close()
 	for {
-		m, err := c.receive()
+		m, err := s.conn.receive()
 		switch {
 		case err != nil:
-			return errors.Join(ErrDied, state.RemoveStale(root))
+			return errors.Join(ErrDied, state.RemoveStale(s.root))
 		case m.Say != "":
 			say(m.Say)
 		case m.Over != "":
@@ -163,8 +171,14 @@ func AwaitOver(socket *os.File, root string, say func(string)) error {
 
 // Close ends the tunnel and waits for its undoing.
 func (s *Supervisor) Close() error {
+	defer s.conn.Close()
 	s.conn.stream.CloseWrite()
-	err := s.cmd.Wait()
-	s.conn.Close()
-	return err
+	if s.cmd != nil {
+		return s.cmd.Wait()
+	}
+	for {
+		if _, err := s.conn.receive(); err != nil {
+			return nil
+		}
+	}
 }

@@ -1,31 +1,37 @@
-// Package waiter stands in for the app towards whoever started it: it passes
-// signals on, stops when the app stops and ends with its exit code.
+// Package waiter starts the app and stands in for it towards whoever started us:
+// it passes signals on, stops when the app stops and ends with its exit code.
 //
-// The process that starts an app becomes the waiter by an exec of itself. That
-// leaves nothing in its memory of the configuration it has read, and gives it
-// what a Go program cannot have otherwise: signals that are blocked in all its
-// threads from the first instruction on and so can be read from a signalfd(2),
-// which tells who sent them. It matters, because the app is in the same process
-// group and terminal:
+// The process that made the tunnel becomes the waiter by an exec of itself, which
+// leaves nothing in its memory of the configuration it has read. What it needs
+// comes as descriptors and arguments; the environment is the app's.
+//
+// The app is in the same process group and terminal as the waiter. So who sent a
+// signal matters:
 //
 //	sender                   the app got it   the waiter
 //	a key on the terminal    yes              does nothing
+//	hang-up of the terminal  in the same      passes it on if the app has made
+//	                         process group    a process group of its own
 //	kill(2) to the waiter    no               passes it on
 //
 // A signal to the whole group by kill(2) cannot be told from one to the waiter;
 // the app sees it twice.
+//
+// Of the signals that were ignored when we were started, the app too ignores
+// SIGHUP (nohup(1)), SIGINT with SIGQUIT (a background job of a shell) and those
+// of job control. Of the others the Go runtime changes the disposition before
+// main and does not tell what it was: the app has the default.
 package waiter
 
 import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"strconv"
-	"syscall"
+	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 
+	"wireguard4netns/internal/ns"
 	"wireguard4netns/internal/supervisor"
 	"wireguard4netns/internal/sys"
 )
@@ -33,115 +39,91 @@ import (
 // Argv0 is the name of the role.
 const Argv0 = "wireguard4netns-wait"
 
-// passed are the signals that are passed on: all that do not belong to the
-// process itself (SIGCHLD, faults) and can be caught.
-var passed = func() (list []unix.Signal) {
-	for s := unix.Signal(1); s <= 64; s++ {
-		switch s {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, // the last is the Go runtime's
-			unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS,
-			unix.SIGPROF, unix.SIGVTALRM, unix.SIGXCPU, unix.SIGTTIN, unix.SIGTTOU, 32, 33, 34:
-		default:
-			list = append(list, s)
-		}
-	}
-	return list
-}()
-
-// Catch keeps the signals that will be passed on from ending this process. Call
-// it before the app is started, and give Become what it returns.
-func Catch() <-chan os.Signal {
-	caught := make(chan os.Signal, 64)
-	list := make([]os.Signal, len(passed))
-	for i, s := range passed {
-		list[i] = s
-	}
-	signal.Notify(caught, list...)
-	return caught
-}
-
-// Become turns the process into the waiter of its child pid. supervisor is the
-// socket on which the supervisor tells that the tunnel is over, root the state
-// directory to tidy when it ends without a word. Become must run on the thread
-// that it is to be the process's; it returns only with an error.
-func Become(pid int, supervisor *os.File, root string, caught <-chan os.Signal) error {
-	fd, err := unix.FcntlInt(supervisor.Fd(), unix.F_DUPFD, 0) // without close-on-exec
-	if err != nil {
-		return os.NewSyscallError("dup", err)
-	}
-	if err := sys.BlockSignals(passed); err != nil {
-		return err
-	}
-	passCaught(pid, caught)
-	args := []string{Argv0, strconv.Itoa(pid), strconv.Itoa(fd), root}
-	return &os.PathError{Op: "exec", Path: "/proc/self/exe", Err: syscall.Exec("/proc/self/exe", args, []string{"GOTRACEBACK=none"})}
-}
-
-// passCaught passes on what came in the instant between the app's start and now.
-// Who sent it is not known here: what the terminal sends the app has as well.
-func passCaught(pid int, caught <-chan os.Signal) {
-	for {
-		select {
-		case s := <-caught:
-			switch s {
-			case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH, unix.SIGCONT:
-			default:
-				unix.Kill(pid, s.(unix.Signal))
-			}
-		default:
-			return
-		}
-	}
+// Config is what a waiter works on.
+type Config struct {
+	App        ns.App
+	KillAfter  bool    // end what the app leaves behind
+	NS         *ns.Set // where the app is started
+	Supervisor *os.File
+	Root       string // state directory, to tidy when the supervisor is killed
 }
 
 // Main runs the role. It returns the exit code of the app, or 128 and the number
-// of the signal that ended it.
-func Main(args []string, stderr io.Writer) int {
-	pid, fd, root, err := parse(args)
+// of the signal that ended it; for an app that cannot be started what report, who
+// tells the user, returns.
+func Main(args []string, stderr io.Writer, report func(error) int) int {
+	debug.SetTraceback("none")
+	c, err := parse(args)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 125
+		return report(err)
+	}
+	s, err := supervisor.Adopt(c.Supervisor, c.Root)
+	if err != nil {
+		return report(err)
+	}
+	ignoreQuit()
+	signals, err := sys.CatchSignals(passed())
+	if err != nil {
+		return report(err)
+	}
+	pid, err := start(c)
+	if err == nil {
+		err = s.AppStarted(supervisor.App{Pid: pid, KillAfter: c.KillAfter})
+	}
+	if err != nil {
+		s.Close()
+		return report(err)
 	}
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		unix.CloseOnExec(fd)
 		say := func(line string) { fmt.Fprintln(stderr, "wireguard4netns:", line) }
-		if err := supervisor.AwaitOver(os.NewFile(uintptr(fd), "supervisor"), root, say); err != nil {
+		if err := s.AwaitOver(say); err != nil {
 			say(err.Error() + ": the app has no network any more")
 		}
 	}()
-	code, err := wait(pid)
+	code, err := wait(pid, signals)
 	if err != nil {
-		fmt.Fprintf(stderr, "wireguard4netns: wait for process %d: %v\n", pid, err)
-		return 125
+		return report(fmt.Errorf("wait for process %d: %w", pid, err))
 	}
 	// Who starts the next tunnel right away is to find its port free.
 	<-over
 	return code
 }
 
-func parse(args []string) (pid, fd int, root string, err error) {
-	if len(args) != 4 {
-		return 0, 0, "", fmt.Errorf("%s is started by wireguard4netns run", Argv0)
+// start starts the app and lets go of what is the app's alone: the other end of
+// a pipe is to see that the app has closed it.
+func start(c Config) (pid int, err error) {
+	sys.RestoreNofile()
+	if pid, err = c.NS.Start(c.App); err != nil {
+		return 0, err
 	}
-	if pid, err = strconv.Atoi(args[1]); err != nil {
-		return 0, 0, "", err
+	if err := c.NS.Close(); err != nil {
+		return 0, err
 	}
-	fd, err = strconv.Atoi(args[2])
-	return pid, fd, args[3], err
+	for fd := 3; fd < 3+c.App.PreserveFDs; fd++ {
+		unix.Close(fd)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	for _, fd := range []int{unix.Stdin, unix.Stdout} {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return 0, os.NewSyscallError("dup3", err)
+		}
+	}
+	return pid, nil
 }
 
-func wait(pid int) (code int, err error) {
+// wait passes signals on to the app until it ends, and stops when it stops.
+func wait(pid int, signals <-chan sys.Signal) (code int, err error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return 0, os.NewSyscallError("pidfd_open", err)
 	}
-	signals, err := sys.SignalFD(passed)
-	if err != nil {
-		return 0, err
-	}
-	go pass(signals, pidfd)
+	go pass(signals, pid, pidfd)
 	for {
 		var status unix.WaitStatus
 		_, err := unix.Wait4(pid, &status, unix.WUNTRACED, nil)
@@ -157,19 +139,6 @@ func wait(pid int) (code int, err error) {
 			// Stopped by job control: the shell that started us is to see it. A
 			// SIGSTOP is not from there, and whoever sent it continues the app alone.
 			unix.Kill(os.Getpid(), unix.SIGSTOP)
-		}
-	}
-}
-
-// pass sends the app what was sent to this process alone.
-func pass(signals, pidfd int) {
-	for {
-		s, err := sys.ReadSignal(signals)
-		if err != nil {
-			return
-		}
-		if !s.Kernel {
-			unix.PidfdSendSignal(pidfd, s.Number, nil, 0)
 		}
 	}
 }

@@ -1,0 +1,84 @@
+package waiter
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/ns"
+)
+
+// Become turns the process into a waiter. It returns only with an error, of which
+// the app knows nothing.
+func Become(c Config) error {
+	keep := append(c.NS.Files(), c.Supervisor)
+	fds := make([]string, len(keep))
+	for i, f := range keep {
+		fds[i] = strconv.Itoa(int(f.Fd()))
+		if err := setInherited(int(f.Fd())); err != nil {
+			return err
+		}
+	}
+	for fd := 3; fd < 3+c.App.PreserveFDs; fd++ {
+		if err := setInherited(fd); err != nil {
+			return err
+		}
+	}
+	// All can see the arguments (ps): nothing secret is among them.
+	args := []string{Argv0,
+		"--fds=" + strings.Join(fds, ","),
+		"--root=" + c.Root,
+		"--dir=" + c.App.Dir,
+		"--preserve-fds=" + strconv.Itoa(c.App.PreserveFDs),
+		"--map-root=" + strconv.FormatBool(c.App.MapRoot),
+		"--kill-on-exit=" + strconv.FormatBool(c.KillAfter),
+		"--"}
+	args = append(args, c.App.Args...)
+	return &os.PathError{Op: "exec", Path: "/proc/self/exe", Err: syscall.Exec("/proc/self/exe", args, c.App.Env)}
+}
+
+// setInherited has the next program find fd open.
+func setInherited(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+	return os.NewSyscallError("fcntl", err)
+}
+
+// parse reads what Become wrote, and makes the descriptors ours alone.
+func parse(args []string) (c Config, err error) {
+	var fds string
+	f := flag.NewFlagSet(Argv0, flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.StringVar(&fds, "fds", "", "")
+	f.StringVar(&c.Root, "root", "", "")
+	f.StringVar(&c.App.Dir, "dir", "", "")
+	f.IntVar(&c.App.PreserveFDs, "preserve-fds", 0, "")
+	f.BoolVar(&c.App.MapRoot, "map-root", false, "")
+	f.BoolVar(&c.KillAfter, "kill-on-exit", false, "")
+	if err := f.Parse(args[1:]); err != nil {
+		return c, fmt.Errorf("%s is started by wireguard4netns run: %w", Argv0, err)
+	}
+	c.App.Args, c.App.Env = f.Args(), os.Environ()
+	var files []*os.File
+	for _, text := range strings.Split(fds, ",") {
+		fd, err := strconv.Atoi(text)
+		if err != nil {
+			return c, fmt.Errorf("%s is started by wireguard4netns run: %w", Argv0, err)
+		}
+		unix.CloseOnExec(fd)
+		files = append(files, os.NewFile(uintptr(fd), "inherited"))
+	}
+	last := len(files) - 1
+	c.Supervisor = files[last]
+	c.NS, err = ns.FromFiles(files[:last])
+	if len(c.App.Args) == 0 {
+		err = errors.Join(err, errors.New("no command"))
+	}
+	return c, err
+}
