@@ -2,6 +2,7 @@ package ns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -46,6 +47,10 @@ func Create(ctx context.Context, config inside.Config) (s *Set, notes []string, 
 	}
 	ours.Close() // it waits for that
 	cmd.Wait()
+	if err == nil && ctx.Err() != nil {
+		err = errors.Join(context.Cause(ctx), s.Close())
+		s = nil
+	}
 	return s, notes, err
 }
 
