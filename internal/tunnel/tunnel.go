@@ -58,8 +58,8 @@ type Tunnel struct {
 // Start makes the tunnel. Each step pushes its undo; when one fails, what came
 // before is undone and the error is of that step. say gets a line for each thing
 // the user should know.
-func Start(ctx context.Context, r Request, say func(string)) (t *Tunnel, err error) {
-	t = new(Tunnel)
+func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err error) {
+	t := new(Tunnel)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
