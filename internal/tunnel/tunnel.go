@@ -79,6 +79,9 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 		return nil, err
 	}
 	t.Plan = p
+	if r.Verbose {
+		say(fmt.Sprintf("link %s: MTU %d, from %s", p.Link.Name, p.Link.MTU, p.MTUSource))
+	}
 	for _, warning := range p.Warnings {
 		say(warning)
 	}
