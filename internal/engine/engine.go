@@ -19,6 +19,8 @@
 //	                             ▲ └─ fails: wait, longer each time ─┐
 //	                             └───────────────────────────────────┘
 //
+// Only the end of the link itself ends an Engine that was not closed.
+//
 // What is restored is what the engine last said of itself: at each change,
 // whenever anybody asks for its state, and otherwise at intervals that grow
 // from a second to half a minute, and further while nothing comes in: only a
@@ -35,11 +37,15 @@ import (
 	"syscall"
 	"time"
 
+	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/uapi"
 )
 
-// ErrClosed is the error of requests to an Engine after Close.
-var ErrClosed = errors.New("engine closed")
+// Why an Engine has ended: it is the error of all further requests.
+var (
+	ErrClosed   = errors.New("engine closed")
+	ErrLinkGone = errors.New("TUN device is gone") // somebody deleted the link
+)
 
 const (
 	firstPause  = 50 * time.Millisecond // after the second death in a row
@@ -54,8 +60,8 @@ const (
 // An Engine is a WireGuard engine that survives the death of its process.
 type Engine struct {
 	config  Config
-	closing context.Context // ends with Close
-	close   context.CancelFunc
+	closing context.Context // its cause is why the engine has ended
+	close   context.CancelCauseFunc
 	kept    sync.WaitGroup
 	changes chan struct{} // tells of a Set; holds one
 
@@ -78,16 +84,23 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{config: c, process: p, changed: make(chan struct{}), changes: make(chan struct{}, 1)}
-	e.closing, e.close = context.WithCancel(context.Background())
+	e.closing, e.close = context.WithCancelCause(context.Background())
 	e.kept.Go(func() { e.keep(p) })
 	return e, nil
 }
 
 // Close ends the engine and waits for its process.
 func (e *Engine) Close() {
-	e.close()
+	e.close(ErrClosed)
 	e.kept.Wait()
 }
+
+// Done is closed when the engine has ended: after Close, or because nothing
+// can bring it back.
+func (e *Engine) Done() <-chan struct{} { return e.closing.Done() }
+
+// Err tells why the engine has ended: ErrClosed, ErrLinkGone; nil before.
+func (e *Engine) Err() error { return context.Cause(e.closing) }
 
 // Pid is the number of the present process, zero while there is none.
 func (e *Engine) Pid() int {
@@ -148,7 +161,7 @@ func (e *Engine) ask(ctx context.Context, do func(*Process) error) error {
 			return err
 		}
 		if e.closing.Err() != nil {
-			return ErrClosed
+			return e.Err()
 		}
 		p.Close() // most often it has ended before
 	}
@@ -177,7 +190,7 @@ func (e *Engine) running(ctx context.Context) (*Process, error) {
 		select {
 		case <-changed:
 		case <-e.closing.Done():
-			return nil, ErrClosed
+			return nil, e.Err()
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for engine: %w", ctx.Err())
 		}
@@ -299,6 +312,10 @@ func (e *Engine) revive(deaths int) (*Process, int) {
 		case <-e.closing.Done():
 			return nil, deaths
 		}
+		if e.linkGone() {
+			e.close(ErrLinkGone)
+			return nil, deaths
+		}
 		p, err := Start(e.closing, e.config)
 		if err == nil {
 			if err = e.restore(p); err == nil {
@@ -311,6 +328,18 @@ func (e *Engine) revive(deaths int) (*Process, int) {
 		}
 		e.config.log(err.Error())
 	}
+}
+
+// linkGone tells whether the link behind the TUN device was deleted: the
+// descriptor is then of no device (TUNGETIFF says EBADFD).
+func (e *Engine) linkGone() bool {
+	raw, err := e.config.TUN.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var nameErr error
+	err = raw.Control(func(fd uintptr) { _, nameErr = sys.TUNName(int(fd)) })
+	return err == nil && errors.Is(nameErr, syscall.EBADFD)
 }
 
 // pause is how long to wait before the next start after that many deaths in a

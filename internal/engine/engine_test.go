@@ -15,9 +15,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/sandbox"
+	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -214,6 +216,99 @@ func TestAnEngineThatKeepsDying(t *testing.T) {
 	}
 	if _, err := a.engine.Get(t.Context()); err != ErrClosed {
 		t.Errorf("get: %v, want %v", err, ErrClosed)
+	}
+}
+
+func TestADeletedLinkEndsTheEngine(t *testing.T) {
+	t.Parallel()
+	a := newSite(t, "10.9.0.1", sandbox.Auto)
+	a.set(t, uapi.Update{PrivateKey: new(a.privateKey())})
+	a.host.Run(t, "ip", "link", "del", "wg0")
+	select {
+	case <-a.engine.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the engine goes on")
+	}
+	if _, err := a.engine.Get(t.Context()); a.engine.Err() != ErrLinkGone || err != ErrLinkGone {
+		t.Errorf("ended with %v, get: %v, want %v", a.engine.Err(), err, ErrLinkGone)
+	}
+}
+
+// A process that no longer answers is as good as dead.
+func TestAStoppedEngineIsReplaced(t *testing.T) {
+	t.Parallel()
+	e, err := Open(t.Context(), Config{
+		IfName: "wg0", MTU: testMTU, TUN: openTUN(t, nstest.NewHost(t), "wg0"), answerTime: 3 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	first := e.Pid()
+	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Get(t.Context()); err != nil || e.Pid() == first {
+		t.Errorf("get: %v, process %d, want another than %d", err, e.Pid(), first)
+	}
+}
+
+func TestAnEngineEndsWithItsControlSocket(t *testing.T) {
+	t.Parallel()
+	p, err := Start(t.Context(), Config{IfName: "wg0", MTU: testMTU, TUN: openTUN(t, nstest.NewHost(t), "wg0")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	_ = p.conn.Close()
+	select {
+	case <-p.Done():
+		if got := p.Err().Error(); got != "engine ended (exit status 0)" {
+			t.Error(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the engine goes on")
+	}
+}
+
+// starting starts an engine in a machine that allows no more user namespaces.
+var starting = nstest.NewFunc("engine-without-namespaces", func(level sandbox.Level) (lines []string, err error) {
+	if err := os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		return nil, err
+	}
+	netns, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	tun, _, err := sys.Join(-1, int(netns.Fd()), "wg0", unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	if err != nil {
+		return nil, err
+	}
+	var s site
+	e, err := Open(context.Background(), Config{
+		IfName: "wg0", MTU: testMTU, TUN: os.NewFile(uintptr(tun), "tun"), Sandbox: level, Log: s.keepLine,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	err = e.Set(context.Background(), uapi.Update{ListenPort: new(uint16(0))}.Body())
+	return s.lines, err
+})
+
+// A machine without user namespaces for us has a sandbox with a hole, and says
+// so, or no engine.
+func TestWithoutNamespaces(t *testing.T) {
+	t.Parallel()
+	lines, err := starting.Call(nstest.NewHost(t).Command, sandbox.Auto)
+	if log := strings.Join(lines, "\n"); err != nil ||
+		!strings.Contains(log, "sandbox: without namespaces: fork/exec /proc/self/exe: no space left on device") ||
+		!strings.Contains(log, "sandbox: without empty root: no mount namespace") {
+		t.Errorf("auto: %v, logged:\n%s", err, log)
+	}
+	_, err = starting.Call(nstest.NewHost(t).Command, sandbox.Strict)
+	if err == nil || !strings.Contains(err.Error(), "start engine: close sandbox: namespaces: ") {
+		t.Errorf("strict: %v", err)
 	}
 }
 

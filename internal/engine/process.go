@@ -28,6 +28,14 @@ const Argv0 = "wireguard4netns-engine"
 // with its start: more is a process that hangs.
 const answerTime = 10 * time.Second
 
+// patience is answerTime, but for tests.
+func (c Config) patience() time.Duration {
+	if c.answerTime > 0 {
+		return c.answerTime
+	}
+	return answerTime
+}
+
 // Config says what an engine works on.
 type Config struct {
 	Exe     string            // program that calls Main; default /proc/self/exe
@@ -37,6 +45,8 @@ type Config struct {
 	Sandbox sandbox.Level     // what is asked; see package sandbox
 	Verbose bool              // log each handshake
 	Log     func(line string) // nil: nothing is logged. Called from other goroutines; lines hold no keys
+
+	answerTime time.Duration
 }
 
 func (c Config) log(line string) {
@@ -47,10 +57,11 @@ func (c Config) log(line string) {
 
 // A Process is one engine process, from its start to its end.
 type Process struct {
-	process *os.Process
-	conn    *uapi.Conn
-	done    chan struct{}
-	err     error // valid when done is closed
+	process  *os.Process
+	conn     *uapi.Conn
+	patience time.Duration
+	done     chan struct{}
+	err      error // valid when done is closed
 }
 
 // Start starts an engine process and returns when it has sealed itself and
@@ -103,7 +114,7 @@ func launch(ctx context.Context, c Config, o options, confine func(*syscall.SysP
 	if confine != nil {
 		confine(attr)
 	}
-	p := &Process{conn: uapi.NewConn(near), done: make(chan struct{})}
+	p := &Process{conn: uapi.NewConn(near), patience: c.patience(), done: make(chan struct{})}
 	err = p.spawn(c, o, attr, far, stderr, logs)
 	_ = far.Close()
 	_ = stderr.Close()
@@ -219,14 +230,14 @@ func readLines(r io.ReadCloser, do func(line string)) (last func() string) {
 
 // Get returns the body of the engine's configuration and state.
 func (p *Process) Get(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	return p.conn.Get(ctx)
 }
 
 // Set applies the body of a set request.
 func (p *Process) Set(ctx context.Context, body []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, p.patience)
 	defer cancel()
 	return p.conn.Set(ctx, body)
 }
