@@ -107,8 +107,8 @@ which is short for "attach --detach" with the UAPI socket at DIR/INTERFACE.sock.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(newRun(env), newAttach(env), newDemo(env), newVersion())
-	root.AddCommand(newDemoRoles(env)...)
+	root.AddCommand(newRun(env), newAttach(env), newDemo(env), newDoctor(env), newVersion())
+	root.AddCommand(append(newDemoRoles(env), newDoctorRole(env))...)
 	return root
 }
 
@@ -148,9 +148,27 @@ func usage(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// interruptible returns a context that ends with the signals which end a program.
+// interruptible returns a context that ends with the signals which end a program,
+// unless they are ignored as by nohup(1). Its cause is the exit code then.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	ctx, end := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			end(exitCode(128 + int(s.(unix.Signal))))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		end(nil)
+	}
 }
 
 // sayTo returns a function that prints warnings and progress.

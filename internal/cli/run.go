@@ -135,8 +135,9 @@ func start(ctx context.Context, env *Env, c *file, target *wireguard4netns.Targe
 		o.Stderr = env.Stderr
 	}
 	t, err := wireguard4netns.Start(ctx, c.config, target, o)
-	if err != nil && ctx.Err() != nil {
-		return nil, exitCode(128 + int(unix.SIGINT))
+	var code exitCode
+	if err != nil && errors.As(context.Cause(ctx), &code) {
+		return nil, code
 	}
 	return t, err
 }
