@@ -49,7 +49,7 @@ var imports = map[string][]string{
 
 // pure packages do nothing to the machine.
 var pure = map[string][]string{
-	"conf":          {"os", "net", "os/exec", "golang.org/x/sys/unix", "syscall"},
+	"conf":          {"os", "os/exec", "golang.org/x/sys/unix", "syscall"},
 	"internal/dns":  {"os", "net", "os/exec", "golang.org/x/sys/unix", "syscall"},
 	"internal/plan": {"os", "net", "os/exec", "golang.org/x/sys/unix", "syscall", "time/tzdata"},
 }
@@ -59,7 +59,7 @@ var pure = map[string][]string{
 var process = map[string][]string{
 	"os.Exit": {"cmd/wireguard4netns"}, "os.Stdout": {"cmd/wireguard4netns", "internal/cli"},
 	"os.Stderr": {"cmd/wireguard4netns", "internal/cli"}, "os.Stdin": {"cmd/wireguard4netns", "internal/cli"},
-	"os.Args": {"cmd/wireguard4netns"}, "os.Getenv": {}, "os.LookupEnv": {}, "os.Environ": {"cmd/wireguard4netns"},
+	"os.Args": {"cmd/wireguard4netns"}, "os.Getenv": {}, "os.LookupEnv": {}, "os.Environ": {"cmd/wireguard4netns", "internal/waiter"},
 	"syscall.RawSyscall": {"internal/sys"}, "syscall.RawSyscall6": {"internal/sys"},
 	"unix.Syscall": {"internal/sys"}, "unix.RawSyscall": {"internal/sys"},
 	"exec.LookPath": {},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/sys"
 )
 
 // securebits, all locked: root is nothing special, changing ids keeps nothing,
@@ -17,13 +19,13 @@ const securebits = 1<<0 | 1<<1 | // SECBIT_NOROOT
 // dropCapabilities leaves no thread of the process with a capability, nor with
 // a way to one.
 func dropCapabilities() error {
-	if err := prctlAllThreads(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
+	if err := sys.PrctlAllThreads(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
 	}
 	// Without CAP_SETPCAP (no namespaces, ordinary user) these two are
 	// refused, and no_new_privs has to do: it makes exec gain nothing.
 	lockErr := lockCapabilities()
-	if err := capsetAllThreads(); err != nil {
+	if err := sys.DropCapabilitiesAllThreads(); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	if lockErr != nil && !errors.Is(lockErr, unix.EPERM) {
@@ -33,11 +35,11 @@ func dropCapabilities() error {
 }
 
 func lockCapabilities() error {
-	if err := prctlAllThreads(unix.PR_SET_SECUREBITS, securebits); err != nil {
+	if err := sys.PrctlAllThreads(unix.PR_SET_SECUREBITS, securebits); err != nil {
 		return fmt.Errorf("lock securebits: %w", err)
 	}
 	for capability := uintptr(0); ; capability++ {
-		err := prctlAllThreads(unix.PR_CAPBSET_DROP, capability)
+		err := sys.PrctlAllThreads(unix.PR_CAPBSET_DROP, capability)
 		if errors.Is(err, unix.EINVAL) && capability > unix.CAP_SETPCAP {
 			return nil // past the kernel's last
 		}

@@ -1,4 +1,4 @@
-package sandbox
+package sys
 
 import (
 	"runtime"
@@ -9,18 +9,20 @@ import (
 )
 
 // Credentials belong to threads, and a Go process has several: these calls are
-// made on each, which the runtime offers to programs without cgo.
+// made on each, which the runtime offers to programs without cgo only. With cgo
+// they return ENOTSUP.
 
-func prctlAllThreads(option, argument uintptr) error {
+// PrctlAllThreads makes prctl(2) with one argument on each thread.
+func PrctlAllThreads(option, argument uintptr) error {
 	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, option, argument, 0, 0, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// capsetAllThreads sets all capability sets to nothing; the ambient set
-// follows (capabilities(7)).
-func capsetAllThreads() error {
+// DropCapabilitiesAllThreads sets all capability sets of each thread to nothing;
+// the ambient set follows (capabilities(7)).
+func DropCapabilitiesAllThreads() error {
 	header := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET,
