@@ -66,7 +66,7 @@ func Main(stderr io.Writer) int {
 func supervise(ctx context.Context, front *conn, start Start) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	orders := listen(front, end)
+	apps := listen(front, end)
 	if start.ExitFD {
 		go watchExit(end)
 	}
@@ -88,7 +88,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		err = front.send(ready)
 	}
 	if err == nil {
-		serve(ctx, t, start, front, orders)
+		serve(ctx, end, t, start, front, apps)
 	}
 	end(nil)
 	t.Close()
@@ -96,36 +96,29 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 	return nil
 }
 
-// orders are what the front says after the start.
-type orders struct {
-	app    chan App
-	detach chan struct{}
-}
-
-// listen reads what the front says. When the front is gone without having said
-// App or Detach, the tunnel has nobody to serve.
-func listen(front *conn, end context.CancelCauseFunc) orders {
-	o := orders{app: make(chan App, 1), detach: make(chan struct{})}
+// listen reads what the front says, and returns where the App comes. When the
+// front is gone without having said App or Detach, the tunnel has nobody to serve.
+func listen(front *conn, end context.CancelCauseFunc) <-chan App {
+	apps := make(chan App, 1)
 	go func() {
 		alone := false
 		for {
 			m, err := front.receive()
 			switch {
+			case err != nil && alone:
+				return
 			case err != nil:
-				if !alone {
-					end(errFrontGone)
-				}
+				end(errFrontGone)
 				return
 			case m.App != nil && !alone:
 				alone = true
-				o.app <- *m.App
-			case m.Detach && !alone:
+				apps <- *m.App
+			case m.Detach:
 				alone = true
-				close(o.detach)
 			}
 		}
 	}()
-	return o
+	return apps
 }
 
 // watchExit ends the tunnel on a byte or the end of file on exitFD, as the exit
@@ -141,14 +134,22 @@ func watchExit(end context.CancelCauseFunc) {
 }
 
 // serve returns when the tunnel is over.
-func serve(ctx context.Context, t *tunnel.Tunnel, start Start, front *conn, o orders) {
+func serve(ctx context.Context, end context.CancelCauseFunc, t *tunnel.Tunnel, start Start, front *conn, apps <-chan App) {
 	go t.TryAllAddresses(ctx)
+	go func() {
+		select {
+		case <-t.Engine.Done(): // by itself: somebody inside deleted the link
+			front.send(message{Say: t.Engine.Err().Error()})
+			end(t.Engine.Err())
+		case <-ctx.Done():
+		}
+	}()
 	if start.Target != nil {
 		start.Target.Wait(ctx, t.NS)
 		return
 	}
 	select {
-	case app := <-o.app:
+	case app := <-apps:
 		serveApp(ctx, t, front, app)
 	case <-ctx.Done():
 	}
