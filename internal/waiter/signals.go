@@ -1,6 +1,7 @@
 package waiter
 
 import (
+	"os"
 	"os/signal"
 
 	"golang.org/x/sys/unix"
@@ -32,15 +33,15 @@ func ignoreQuit() {
 }
 
 // pass sends the app what was sent to this process and not to the app.
-func pass(signals <-chan sys.Signal, pid, pidfd int) {
+func pass(signals <-chan sys.Signal, pidfd int) {
 	for s := range signals {
-		if !s.Kernel || s.Number == unix.SIGHUP && !sameGroup(pid) {
+		if !s.Kernel || s.Number == unix.SIGHUP && sessionLeader() {
 			unix.PidfdSendSignal(pidfd, s.Number, nil, 0)
 		}
 	}
 }
 
-func sameGroup(pid int) bool {
-	group, err := unix.Getpgid(pid)
-	return err != nil || group == unix.Getpgrp()
+func sessionLeader() bool {
+	session, err := unix.Getsid(0)
+	return err == nil && session == os.Getpid()
 }

@@ -10,8 +10,8 @@
 //
 //	sender                   the app got it   the waiter
 //	a key on the terminal    yes              does nothing
-//	hang-up of the terminal  in the same      passes it on if the app has made
-//	                         process group    a process group of its own
+//	hang-up of the terminal  no               passes it on: the kernel tells the
+//	                                          leader of the session, which it is
 //	kill(2) to the waiter    no               passes it on
 //
 // A signal to the whole group by kill(2) cannot be told from one to the waiter;
@@ -123,7 +123,7 @@ func wait(pid int, signals <-chan sys.Signal) (code int, err error) {
 	if err != nil {
 		return 0, os.NewSyscallError("pidfd_open", err)
 	}
-	go pass(signals, pid, pidfd)
+	go pass(signals, pidfd)
 	for {
 		var status unix.WaitStatus
 		_, err := unix.Wait4(pid, &status, unix.WUNTRACED, nil)

@@ -16,7 +16,7 @@ import (
 )
 
 // apps are programs to run in a tunnel.
-var apps = map[string]func(){"signals": sayEachSignal}
+var apps = map[string]func(){"signals": sayEachSignal, "hangup": noteHangUp, "descriptors": sayDescriptors}
 
 // caught are the signals that are sent to a wrapper and are to reach the app.
 var caught = []os.Signal{
@@ -180,5 +180,27 @@ func TestNohupSurvivesHangUpDuringStart(t *testing.T) {
 	cmd.Process.Signal(unix.SIGHUP)
 	if code := await(t, cmd); code != 125 {
 		t.Errorf("exit code %d, want 125 for no handshake", code)
+	}
+}
+
+func TestSignalDuringStartUndoesIt(t *testing.T) {
+	t.Parallel()
+	for _, s := range []syscall.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		t.Run(unix.SignalName(s), func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			before := nstest.TakeSnapshot(t, m.Host, "/run")
+			cmd := m.run("--wait=1h", "--", "true")
+			nstest.Start(t, cmd)
+			m.processNamed(t, "wireguard4netns-engine")
+			cmd.Process.Signal(s)
+			if code := await(t, cmd); code != 128+int(s) {
+				t.Errorf("exit code %d, want %d", code, 128+int(s))
+			}
+			// It waits for the undoing: at once nothing is left.
+			if left := before.Since(t); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
 	}
 }
