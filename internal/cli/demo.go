@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"wireguard4netns"
 	"wireguard4netns/internal/demo"
@@ -70,9 +69,10 @@ func runDemo(ctx context.Context, env *Env, command []string) error {
 
 // demoError leaves out what has been said, or was asked for by a signal.
 func (env *Env) demoError(ctx context.Context, err error) error {
+	var code exitCode
 	switch {
-	case err != nil && ctx.Err() != nil:
-		return exitCode(128 + int(unix.SIGINT))
+	case errors.As(context.Cause(ctx), &code):
+		return code
 	case errors.Is(err, demo.ErrPeer):
 		return exitCode(exitError)
 	}

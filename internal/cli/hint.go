@@ -7,23 +7,19 @@ import (
 	"syscall"
 
 	"wireguard4netns/conf"
-	"wireguard4netns/internal/host"
+	"wireguard4netns/internal/doctor"
 	"wireguard4netns/internal/ns"
-	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/state"
 	"wireguard4netns/internal/supervisor"
 	"wireguard4netns/internal/tunnel"
 )
 
-// hints is what to do about an error. The first that fits is given.
+// hints is what to do about an error that is not one of the machine, of which
+// doctor knows. The first that fits is given.
 var hints = []struct {
 	is   error
 	hint string
 }{
-	{ns.ErrUserNSLimit, "raise /proc/sys/user/max_user_namespaces and max_net_namespaces; wireguard4netns doctor says which"},
-	{ns.ErrUserNSDenied, "wireguard4netns doctor says what forbids them on this machine and how to allow them"},
-	{ns.ErrNoTUN, "as root: modprobe tun; in a container: --device /dev/net/tun"},
-	{ns.ErrTUNDenied, "as root: chmod 0666 /dev/net/tun, and a udev rule to keep it: KERNEL==\"tun\", MODE=\"0666\""},
 	{ns.ErrLinkExists, "choose another name for the link"},
 	{ns.ErrTargetGone, "is the program still running? ps tells"},
 	{ns.ErrTargetDenied, "run this as the user who started it"},
@@ -32,16 +28,11 @@ var hints = []struct {
 	{ns.ErrNotExecutable, "is it a program, and does its mode allow to execute it?"},
 	{state.ErrInUse, "choose another --name, or end that tunnel"},
 	{state.ErrBadName, "give --name a shorter or plainer one"},
-	{state.ErrUnsafe, "remove it, or set XDG_RUNTIME_DIR to a directory of yours"},
-	{host.ErrUnresolved, "is the name right, and is the host's own network up? getent hosts NAME tells"},
-	{plan.ErrNoAddress, "add the line that the peer's administrator gave you, such as: Address = 10.0.0.2/32"},
 	{tunnel.ErrNoHandshake, "no reply means: a wrong key on either side, a wrong endpoint, or a firewall that drops UDP"},
-	{tunnel.ErrPortInUse, "remove ListenPort from the file (only a peer that is called needs one) or end the other program"},
+	{tunnel.ErrPortInUse, doctor.PortInUse.Do},
 	{errNoConf, "give a path, or put the file at ~/.config/wireguard4netns/NAME.conf"},
 	{supervisor.ErrDied, "was it killed? dmesg tells of a lack of memory"},
 	{syscall.EADDRINUSE, "another program listens at that path or port"},
-	{syscall.ENOSPC, "the disk is full, or a limit is reached: df, and wireguard4netns doctor"},
-	{syscall.EDQUOT, "the disk quota is used up"},
 	{syscall.EISDIR, "give the file, not its directory"},
 	{fs.ErrNotExist, "is the path right? ls tells"},
 	{fs.ErrPermission, "ls -l tells whose it is; wireguard4netns doctor says what this machine forbids"},
@@ -56,6 +47,10 @@ func hint(err error) string {
 	var c *conf.Error
 	if errors.As(err, &c) {
 		return c.Hint
+	}
+	machine := new(Env).machine()
+	if a, ok := machine.Advise(err); ok {
+		return a.Line()
 	}
 	for _, h := range hints {
 		if errors.Is(err, h.is) {
