@@ -163,6 +163,17 @@ func (t *Tunnel) Exec(app App, killAfter bool) error {
 	return waiter.Become(waiter.Config{App: app, KillAfter: killAfter, NS: t.s.NS, Supervisor: socket, Root: t.root})
 }
 
+// Attend turns this process into one that holds no key, waits for the tunnel's end
+// and ends it by SIGINT, SIGTERM or SIGHUP. It is for a Target, and returns only
+// with an error.
+func (t *Tunnel) Attend() error {
+	socket, err := t.s.Socket()
+	if err != nil {
+		return err
+	}
+	return waiter.Become(waiter.Config{Supervisor: socket, Root: t.root})
+}
+
 // Detach leaves the tunnel to itself: it lives as long as what it serves.
 func (t *Tunnel) Detach() error { return t.s.Detach() }
 

@@ -106,9 +106,7 @@ func attach(ctx context.Context, env *Env, f attachFlags, target, ifname, name s
 	if f.detach {
 		return tunnel.Detach()
 	}
-	ctx, stop := interruptible(ctx)
-	defer stop()
-	return tunnel.Wait(ctx)
+	return errors.Join(tunnel.Attend(), tunnel.Close())
 }
 
 // descriptors takes --ready-fd and --exit-fd, and keeps from the supervisor

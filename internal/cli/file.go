@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"wireguard4netns/conf"
 )
 
@@ -58,6 +60,10 @@ func (env *Env) load(name string, say func(string)) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
+	// From here on there is a key in this process: no core file, no tracing.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl", err)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -78,8 +84,11 @@ func (env *Env) load(name string, say func(string)) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range warnings {
+	for _, w := range warnings[:min(len(warnings), maxWarnings)] {
 		say("warning: " + w.String())
+	}
+	if more := len(warnings) - maxWarnings; more > 0 {
+		say(fmt.Sprintf("warning: %d more of %s", more, path))
 	}
 	r := &file{config: config, name: path}
 	if info.Mode().IsRegular() {
@@ -99,6 +108,9 @@ func (env *Env) load(name string, say func(string)) (*file, error) {
 	}
 	return r, nil
 }
+
+// maxWarnings is how many things of one file are told.
+const maxWarnings = 20
 
 // maxConf is more than conf.Parse takes, so that it is Parse that says so.
 const maxConf = 2 << 20

@@ -106,7 +106,9 @@ func (s *Supervisor) died(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		err = ErrDied
 	}
-	s.cmd.Wait()
+	if s.cmd != nil {
+		s.cmd.Wait()
+	}
 	return errors.Join(err, state.RemoveStale(s.root))
 }
 
@@ -135,7 +137,9 @@ func (s *Supervisor) Wait(ctx context.Context, say func(string)) error {
 		case m.Say != "":
 			say(m.Say)
 		case m.Over == overUndone:
-			s.cmd.Wait()
+			if s.cmd != nil {
+				s.cmd.Wait()
+			}
 			return nil
 		}
 	}

@@ -1,7 +1,6 @@
 package waiter
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,7 +17,10 @@ import (
 // Become turns the process into a waiter. It returns only with an error, of which
 // the app knows nothing.
 func Become(c Config) error {
-	keep := append(c.NS.Files(), c.Supervisor)
+	keep := []*os.File{c.Supervisor}
+	if c.NS != nil {
+		keep = append(keep, c.NS.Files()...)
+	}
 	fds := make([]string, len(keep))
 	for i, f := range keep {
 		fds[i] = strconv.Itoa(int(f.Fd()))
@@ -74,11 +76,9 @@ func parse(args []string) (c Config, err error) {
 		unix.CloseOnExec(fd)
 		files = append(files, os.NewFile(uintptr(fd), "inherited"))
 	}
-	last := len(files) - 1
-	c.Supervisor = files[last]
-	c.NS, err = ns.FromFiles(files[:last])
-	if len(c.App.Args) == 0 {
-		err = errors.Join(err, errors.New("no command"))
+	c.Supervisor = files[0]
+	if len(c.App.Args) > 0 {
+		c.NS, err = ns.FromFiles(files[1:])
 	}
 	return c, err
 }

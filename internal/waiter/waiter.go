@@ -24,9 +24,11 @@
 package waiter
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -41,7 +43,7 @@ const Argv0 = "wireguard4netns-wait"
 
 // Config is what a waiter works on.
 type Config struct {
-	App        ns.App
+	App        ns.App  // without Args: none, the tunnel serves somebody else
 	KillAfter  bool    // end what the app leaves behind
 	NS         *ns.Set // where the app is started
 	Supervisor *os.File
@@ -60,6 +62,9 @@ func Main(args []string, stderr io.Writer, report func(error) int) int {
 	s, err := supervisor.Adopt(c.Supervisor, c.Root)
 	if err != nil {
 		return report(err)
+	}
+	if len(c.App.Args) == 0 {
+		return attend(s, stderr, report)
 	}
 	ignoreQuit()
 	signals, err := sys.CatchSignals(passed())
@@ -89,6 +94,14 @@ func Main(args []string, stderr io.Writer, report func(error) int) int {
 	// Who starts the next tunnel right away is to find its port free.
 	<-over
 	return code
+}
+
+// attend waits for the end of a tunnel that serves somebody else's namespaces, and
+// ends it by the signals that end a program.
+func attend(s *supervisor.Supervisor, stderr io.Writer, report func(error) int) int {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	return report(s.Wait(ctx, func(line string) { fmt.Fprintln(stderr, "wireguard4netns:", line) }))
 }
 
 // start starts the app and lets go of what is the app's alone: the other end of
