@@ -15,6 +15,8 @@ import (
 // siginfo_t that it is given to a pipe, whatever thread it runs on.
 
 // signalPipe is where catchSignal writes.
+//
+//lint:ignore U1000 it is used in signal_*.s
 var signalPipe int32
 
 // catchSignalPC is the address of the handler, restoreSignalPC that of what it
