@@ -125,7 +125,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(8*4))
 	n, oobn, flags, _, err := c.stream.ReadMsgUnix(b, oob)
 	if err != nil {
-		return n, err
+		return 0, err // n is -1 then
 	}
 	if flags&unix.MSG_CTRUNC != 0 {
 		return n, errors.New("supervisor socket: descriptors were cut off")
