@@ -16,7 +16,12 @@ import (
 )
 
 // apps are programs to run in a tunnel.
-var apps = map[string]func(){"signals": sayEachSignal, "hangup": noteHangUp, "descriptors": sayDescriptors}
+var apps = map[string]func(){
+	"signals":     sayEachSignal,
+	"hangup":      noteHangUp,
+	"descriptors": sayDescriptors,
+	"obey":        obey,
+}
 
 // caught are the signals that are sent to a wrapper and are to reach the app.
 var caught = []os.Signal{
