@@ -111,6 +111,25 @@ func endDemo(t *testing.T, signal syscall.Signal, lines int, command []string) {
 	before.Check(t)
 }
 
+// What the machine lacks is said once, with a hint.
+func TestDemoWithoutTUN(t *testing.T) {
+	t.Parallel()
+	h := nstest.NewHost(t)
+	h.Run(t, "mount", "-t", "tmpfs", "none", "/dev/net")
+	before := nstest.TakeSnapshot(t, h, "/run")
+	for _, command := range [][]string{nil, {"--", "true"}} {
+		out, err := h.UserCommand(nstest.Build(t), append([]string{"demo"}, command...)...).CombinedOutput()
+		if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 125 {
+			t.Errorf("%v: %v", command, err)
+		}
+		lines := strings.SplitAfter(string(out), "\n")
+		if len(lines) != 3 || !strings.Contains(lines[0], "/dev/net/tun") || !strings.HasPrefix(lines[1], "hint: as root: modprobe tun") {
+			t.Errorf("%v:\n%s", command, out)
+		}
+	}
+	before.Check(t)
+}
+
 // Each thing that a program inside is to see can be missed.
 func TestLookMisses(t *testing.T) {
 	t.Parallel()

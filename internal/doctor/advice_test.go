@@ -27,9 +27,9 @@ func fake(settings map[string]string) *Machine {
 }
 
 var (
-	deniedErr = fmt.Errorf("create namespaces: %w: %w", ns.ErrUserNSDenied, syscall.EPERM)
-	limitErr  = fmt.Errorf("create namespaces: %w: %w", ns.ErrUserNSLimit, syscall.ENOSPC)
-	insideErr = errors.New("prepare mounts: make mounts slaves of the host's: permission denied") // as it comes from the process inside
+	errDenied = fmt.Errorf("create namespaces: %w: %w", ns.ErrUserNSDenied, syscall.EPERM)
+	errLimit  = fmt.Errorf("create namespaces: %w: %w", ns.ErrUserNSLimit, syscall.ENOSPC)
+	errInside = errors.New("prepare mounts: make mounts slaves of the host's: permission denied") // as it comes from the process inside
 )
 
 func TestAdviseNamespaces(t *testing.T) {
@@ -44,16 +44,16 @@ func TestAdviseNamespaces(t *testing.T) {
 		err      error
 		want     string // in the advice; empty: there is none
 	}{
-		{"Debian", debian, false, "0", deniedErr, "kernel.unprivileged_userns_clone=1"},
-		{"Debian, root", debian, true, "0", deniedErr, "unshare --user"},
-		{"Ubuntu, at clone", ubuntu, false, "0", deniedErr, "apparmor_parser -r"},
-		{"Ubuntu, inside", ubuntu, false, "0", insideErr, "apparmor_parser -r"},
-		{"Ubuntu, root", ubuntu, true, "0", deniedErr, "unshare --user"},
+		{"Debian", debian, false, "0", errDenied, "kernel.unprivileged_userns_clone=1"},
+		{"Debian, root", debian, true, "0", errDenied, "unshare --user"},
+		{"Ubuntu, at clone", ubuntu, false, "0", errDenied, "apparmor_parser -r"},
+		{"Ubuntu, inside", ubuntu, false, "0", errInside, "apparmor_parser -r"},
+		{"Ubuntu, root", ubuntu, true, "0", errDenied, "unshare --user"},
 		{"Ubuntu, something else", ubuntu, false, "0", errors.New("endpoint does not resolve"), ""},
-		{"container", nil, false, "2", deniedErr, "--security-opt seccomp=FILE"},
-		{"unknown", nil, false, "0", deniedErr, "unshare --user --net"},
-		{"limit", nil, false, "0", limitErr, "lsns"},
-		{"limit of mounts", map[string]string{"user/max_mnt_namespaces": "0"}, false, "0", limitErr, "user.max_mnt_namespaces=15000"},
+		{"container", nil, false, "2", errDenied, "--security-opt seccomp=FILE"},
+		{"unknown", nil, false, "0", errDenied, "unshare --user --net"},
+		{"limit", nil, false, "0", errLimit, "lsns"},
+		{"limit of mounts", map[string]string{"user/max_mnt_namespaces": "0"}, false, "0", errLimit, "user.max_mnt_namespaces=15000"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -75,7 +75,7 @@ func TestAdviseNamespaces(t *testing.T) {
 func TestProfile(t *testing.T) {
 	t.Parallel()
 	m := fake(map[string]string{"kernel/apparmor_restrict_unprivileged_userns": "1"})
-	a, _ := m.Advise(deniedErr)
+	a, _ := m.Advise(errDenied)
 	const want = `# /etc/apparmor.d/wireguard4netns
 # wireguard4netns makes a user namespace for each tunnel.
 abi <abi/4.0>,
@@ -94,11 +94,11 @@ profile wireguard4netns "/home/u/bin/wireguard4netns" flags=(unconfined) {
 		t.Errorf("quoted:\n%s", got)
 	}
 	m.Program = "/opt/a b/w"
-	if a, _ := m.Advise(deniedErr); !strings.Contains(a.Do, "'/opt/a b/w' doctor --apparmor-profile | sudo tee") {
+	if a, _ := m.Advise(errDenied); !strings.Contains(a.Do, "'/opt/a b/w' doctor --apparmor-profile | sudo tee") {
 		t.Errorf("advice %q", a.Do)
 	}
 	m.Program = os.TempDir() + "/go-build1/b001/exe/wireguard4netns"
-	if a, _ := m.Advise(deniedErr); a.Text != "" || !strings.Contains(a.Do, "install the program first") {
+	if a, _ := m.Advise(errDenied); a.Text != "" || !strings.Contains(a.Do, "install the program first") {
 		t.Errorf("advice for go run: %+v", a)
 	}
 }

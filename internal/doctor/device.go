@@ -64,8 +64,8 @@ func (m *Machine) udpOffload(context.Context) Finding {
 	defer unix.Close(fd)
 	_, errGSO := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	errGRO := unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
-	if err := errors.Join(errGSO, errGRO); err != nil {
-		return note(Advice{Why: "each packet costs a system call"}, "UDP sockets have no offloads: %v", errors.Join(err))
+	if errGSO != nil || errGRO != nil {
+		return note(Advice{Why: "each packet costs a system call"}, "UDP sockets lack offloads: GSO %s, GRO %s", word(errGSO), word(errGRO))
 	}
 	return ok("UDP sockets have GSO and GRO")
 }
@@ -93,6 +93,13 @@ func (m *Machine) receiveBuffer(context.Context) Finding {
 		return note(a, "a socket buffers %d KiB at most", got>>10)
 	}
 	return ok("a socket buffers %d KiB", got>>10)
+}
+
+func word(err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return "is there"
 }
 
 func udpSocket() (int, error) {

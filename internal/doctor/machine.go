@@ -17,20 +17,20 @@ import (
 	"wireguard4netns/internal/state"
 )
 
-// Machine is what the checks look at. Its functions are the probes that a test
-// cannot turn round for real.
+// Machine is what the checks look at. Its functions are probes, for tests that
+// cannot make the machine itself so.
 type Machine struct {
 	Program   string // the file of this program
 	StateRoot string // where the user's tunnels are
+	Root      bool   // this user may do all
 
-	Root    bool                                   // this user may do all
-	Setting func(name string) (value string)       // a file below /proc/sys; empty if there is none
-	Status  func(field string) (value string)      // of this process, proc_pid_status(5)
-	Release func() string                          // of the kernel
-	Now     func() time.Time                       //
+	Setting func(name string) (value string)  // a file below /proc/sys; empty if there is none
+	Status  func(field string) (value string) // of this process, proc_pid_status(5)
+	Release func() string                     // of the kernel
+	Now     func() time.Time
 	Create  func(context.Context) (*ns.Set, error) // namespaces, as run makes them
 
-	// Try runs the role look in a tunnel that run makes with flags.
+	// Try runs the role of Look in a tunnel that run makes with flags.
 	Try func(ctx context.Context, flags ...string) (Inside, error)
 }
 
