@@ -29,6 +29,9 @@ var (
 	ErrUnsafe  = errors.New("not a private directory of this user")
 )
 
+// errRemoved: what was there a moment ago is not any more.
+var errRemoved = errors.New("removed meanwhile")
+
 const (
 	lockFile = "lock"
 	hidden   = "."
@@ -137,13 +140,17 @@ func RemoveStale(root string) error {
 // makes or removes directories in it.
 func enter(root string) (gate *os.File, err error) {
 	for {
-		if err := makeRoot(root); err != nil {
-			return nil, err
+		// The end of the last tunnel may remove root between any two of these.
+		switch err = makeRoot(root); err {
+		case errRemoved:
+			continue
+		case nil:
+			gate, err = lock(root)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
 		}
-		// The last tunnel's end may remove root in between.
-		if gate, err = lock(root); !errors.Is(err, fs.ErrNotExist) {
-			return gate, err
-		}
+		return gate, err
 	}
 }
 
@@ -160,7 +167,9 @@ func makeRoot(root string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Lstat(root, &st); err != nil {
+	if err := unix.Lstat(root, &st); err == unix.ENOENT {
+		return errRemoved
+	} else if err != nil {
 		return &fs.PathError{Op: "stat", Path: root, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Getuid() || st.Mode&0o077 != 0 {

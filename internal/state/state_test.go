@@ -146,6 +146,15 @@ func TestRootOfSomebodyElse(t *testing.T) {
 	}
 }
 
+func TestRootThatCannotBe(t *testing.T) {
+	t.Parallel()
+	for _, root := range []string{"/proc/w4n/x", "/dev/null/x"} {
+		if _, err := Claim(root, "home"); err == nil {
+			t.Errorf("%s was made", root)
+		}
+	}
+}
+
 // What a killed process left is taken away by the next Claim of any name, and by
 // RemoveStale; what a living one has is not.
 func TestKilledOwner(t *testing.T) {
