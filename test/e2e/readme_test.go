@@ -2,11 +2,11 @@ package e2e_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -87,8 +87,12 @@ func exampleHome(t *testing.T, w *world) string {
 	for _, name := range []string{"curl", "firefox", "ssh", "bash"} {
 		write("bin/"+name, "#!/bin/sh\nexit 0\n", 0o755)
 	}
-	container := hold(t, w.user.command("unshare", "-Urn", "sh", "-c", "echo $$; read -r _"))
-	write("bin/podman", "#!/bin/sh\n[ \"$1\" != inspect ] || echo "+strconv.Itoa(container)+"\n", 0o755)
+	var pids strings.Builder // of containers, one for each example that asks
+	for range 3 {
+		fmt.Fprintln(&pids, hold(t, w.user.command("unshare", "-Urn", "sh", "-c", "echo $$; read -r _")))
+	}
+	write("pids", pids.String(), 0o644)
+	write("bin/podman", "#!/bin/sh\n[ \"$1\" = inspect ] || exit 0\nhead -n 1 ~/pids\nsed -i 1d ~/pids\n", 0o755)
 	if err := os.Symlink(w.program, filepath.Join(home, "bin/wireguard4netns")); err != nil {
 		t.Fatal(err)
 	}
