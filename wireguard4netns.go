@@ -23,6 +23,7 @@ import (
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/sandbox"
 	"wireguard4netns/internal/supervisor"
+	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/tunnel"
 	"wireguard4netns/internal/waiter"
 )
@@ -34,6 +35,10 @@ import (
 func Role(args []string, stderr io.Writer, report func(error) int) (code int, ok bool) {
 	if len(args) == 0 {
 		return 0, false
+	}
+	switch args[0] {
+	case supervisor.Argv0, engine.Argv0, inside.Argv0, waiter.Argv0:
+		sys.SetName("wireguard4netns")
 	}
 	switch args[0] {
 	case supervisor.Argv0:

@@ -26,6 +26,8 @@ type App struct {
 	Dir     string // working directory, absolute
 	MapRoot bool   // the app sees itself as root, with no more rights than otherwise
 
+	Output *os.File // for standard output and error; nil: those of this process
+
 	// PreserveFDs descriptors after standard error are passed on; 0 as a rule.
 	PreserveFDs int
 }
@@ -45,6 +47,9 @@ func (s *Set) Start(app App) (pid int, err error) {
 		UIDMap: fmt.Sprintf("%d %d 1", innerUID, uid), GIDMap: fmt.Sprintf("%d %d 1", innerGID, gid),
 		Dir: app.Dir, Path: candidates(app.Args[0], app.Env), Args: app.Args, Env: app.Env,
 		FirstClosed: 3 + app.PreserveFDs,
+	}
+	if app.Output != nil {
+		n.Output = int(app.Output.Fd())
 	}
 	pid, err = n.Start()
 	var step *sys.StepError

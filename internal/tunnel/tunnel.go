@@ -168,7 +168,7 @@ func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error
 		Sandbox: r.Sandbox, Verbose: r.Verbose, Log: t.log.Line,
 	})
 	if err != nil {
-		return fmt.Errorf("start engine: %w", err)
+		return err
 	}
 	t.push(func() error { t.Engine.Close(); return nil })
 	if err := t.Engine.Set(ctx, p.Device.Body()); err != nil {
