@@ -32,9 +32,10 @@ const (
 	firstLook = 2 * time.Millisecond
 	nextLook  = 25 * time.Millisecond
 
-	// perAddress is how long one of several addresses of a name is given for
-	// its handshake: WireGuard sends an initiation at once and one after 5 s.
-	perAddress = 6 * time.Second
+	// WireGuard sends an initiation at once, and another each 5 to 5.3 s: the
+	// next of several addresses of a name is there just before that.
+	firstAddress = 4500 * time.Millisecond
+	nextAddress  = 5 * time.Second
 )
 
 // awaitHandshake waits for the first handshake with any peer and calls the peers
@@ -45,7 +46,7 @@ func (t *Tunnel) awaitHandshake(ctx context.Context, limit time.Duration) error 
 	if err := t.Engine.Call(ctx); err != nil {
 		return configureError(t.Plan, err)
 	}
-	next := time.Now().Add(perAddress)
+	next := time.Now().Add(firstAddress)
 	for look, round := firstLook, 1; ; look = nextLook {
 		done, err := t.shaken(ctx)
 		if done || err != nil && ctx.Err() == nil {
@@ -58,7 +59,7 @@ func (t *Tunnel) awaitHandshake(ctx context.Context, limit time.Duration) error 
 		}
 		if time.Now().After(next) {
 			t.tryAddresses(ctx, round)
-			next, round = time.Now().Add(perAddress), round+1
+			next, round = time.Now().Add(nextAddress), round+1
 		}
 	}
 }
@@ -105,11 +106,12 @@ func (t *Tunnel) TryAllAddresses(ctx context.Context) {
 	for _, p := range t.Plan.Peers {
 		several = several || len(p.Candidates) > 1
 	}
-	for round := 1; several; {
+	pause := firstAddress
+	for round := 1; several; pause = nextAddress {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(perAddress):
+		case <-time.After(pause):
 		}
 		body, err := t.Engine.Get(ctx)
 		if err != nil {
