@@ -21,6 +21,11 @@ var apps = map[string]func(){
 	"hangup":      noteHangUp,
 	"descriptors": sayDescriptors,
 	"obey":        obey,
+	"raw":         openRaw,
+	"packet":      openPacket,
+	"netfilter":   openNetfilter,
+	"tun":         openTUN,
+	"ping":        ping,
 }
 
 // caught are the signals that are sent to a wrapper and are to reach the app.
