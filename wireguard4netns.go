@@ -165,7 +165,7 @@ func (t *Tunnel) Exec(app App, killAfter bool) error {
 	if err != nil {
 		return err
 	}
-	return waiter.Become(waiter.Config{App: app, KillAfter: killAfter, NS: t.s.NS, Supervisor: socket, Root: t.root})
+	return waiter.Become(waiter.Config{App: app, KillAfter: killAfter, NS: t.s.NS, Supervisor: t.s.Process(), Socket: socket, Root: t.root})
 }
 
 // Attend turns this process into one that holds no key, waits for the tunnel's end
@@ -176,7 +176,7 @@ func (t *Tunnel) Attend() error {
 	if err != nil {
 		return err
 	}
-	return waiter.Become(waiter.Config{Supervisor: socket, Root: t.root})
+	return waiter.Become(waiter.Config{Supervisor: t.s.Process(), Socket: socket, Root: t.root})
 }
 
 // Detach leaves the tunnel to itself: it lives as long as what it serves.

@@ -23,9 +23,9 @@ type Supervisor struct {
 	Ready
 	NS *ns.Set // run: the namespaces of the tunnel; nil otherwise
 
-	conn *conn
-	root string
-	cmd  *exec.Cmd // nil: adopted
+	conn    *conn
+	root    string
+	process *os.Process // a child of this process
 }
 
 // Launch starts a supervisor and returns when its tunnel stands. say gets a line
@@ -45,29 +45,30 @@ func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, sa
 		return nil, err
 	}
 	s := &Supervisor{conn: c, root: start.Root}
-	s.cmd = exec.Command("/proc/self/exe")
-	s.cmd.Args = []string{Argv0}
-	s.cmd.Env = []string{"GOTRACEBACK=none"}
-	s.cmd.Dir = "/"
-	s.cmd.ExtraFiles = []*os.File{theirs, exit, nil}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{Argv0}
+	cmd.Env = []string{"GOTRACEBACK=none"}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{theirs, exit, nil}
 	start.ExitFD = exit != nil
 	if t := start.Target; t != nil && t.PID == 0 && t.Path == "" {
-		s.cmd.ExtraFiles[netnsFD-socketFD] = os.NewFile(uintptr(t.FD), "target")
+		cmd.ExtraFiles[netnsFD-socketFD] = os.NewFile(uintptr(t.FD), "target")
 		moved := *t
 		moved.FD = netnsFD
 		start.Target = &moved
 	}
 	if stderr != nil {
-		s.cmd.Stderr = stderr
-		s.cmd.Env = []string{"GOTRACEBACK=all"}
+		cmd.Stderr = stderr
+		cmd.Env = []string{"GOTRACEBACK=all"}
 	}
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = s.cmd.Start()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
 	theirs.Close() // or its end would not be seen
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
+	s.process = cmd.Process
 	stop := context.AfterFunc(ctx, func() { c.stream.CloseWrite() })
 	defer stop()
 	if err := s.start(start, say); err != nil {
@@ -79,7 +80,7 @@ func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, sa
 
 func (s *Supervisor) start(start Start, say func(string)) error {
 	if err := s.conn.send(message{Start: &start}); err != nil {
-		return fmt.Errorf("start supervisor: %w", err)
+		return s.died(err)
 	}
 	for {
 		m, err := s.conn.receive()
@@ -103,17 +104,21 @@ func (s *Supervisor) start(start Start, say func(string)) error {
 
 // died tidies up after a supervisor that was killed.
 func (s *Supervisor) died(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		err = ErrDied
 	}
-	if s.cmd != nil {
-		s.cmd.Wait()
-	}
+	// The kernel closes its socket before it lets go of its lock.
+	s.process.Wait()
 	return errors.Join(err, state.RemoveStale(s.root))
 }
 
 // AppStarted tells the supervisor whom it serves; it goes on alone from here.
-func (s *Supervisor) AppStarted(app App) error { return s.conn.send(message{App: &app}) }
+func (s *Supervisor) AppStarted(app App) error {
+	if err := s.conn.send(message{App: &app}); err != nil {
+		return s.died(err)
+	}
+	return nil
+}
 
 // Detach tells the supervisor to go on alone.
 func (s *Supervisor) Detach() error {
@@ -137,22 +142,28 @@ func (s *Supervisor) Wait(ctx context.Context, say func(string)) error {
 		case m.Say != "":
 			say(m.Say)
 		case m.Over == overUndone:
-			if s.cmd != nil {
-				s.cmd.Wait()
-			}
+			s.process.Wait()
 			return nil
 		}
 	}
 }
 
+// Process returns the number of the supervisor's process.
+func (s *Supervisor) Process() int { return s.process.Pid }
+
 // Adopt returns the supervisor behind a front's Socket, which it owns, for the
-// program that goes on as that front after an exec.
-func Adopt(socket *os.File, root string) (*Supervisor, error) {
+// program that goes on as that front, and parent of process pid, after an exec.
+func Adopt(socket *os.File, pid int, root string) (*Supervisor, error) {
 	c, err := newConn(socket)
 	if err != nil {
 		return nil, err
 	}
-	return &Supervisor{conn: c, root: root}, nil
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return &Supervisor{conn: c, root: root, process: process}, nil
 }
 
 // AwaitOver returns when the supervisor, who knows of the app, has undone the
@@ -164,7 +175,7 @@ func (s *Supervisor) AwaitOver(say func(string)) error {
 		m, err := s.conn.receive()
 		switch {
 		case err != nil:
-			return errors.Join(ErrDied, state.RemoveStale(s.root))
+			return s.died(err)
 		case m.Say != "":
 			say(m.Say)
 		case m.Over != "":
@@ -177,12 +188,6 @@ func (s *Supervisor) AwaitOver(say func(string)) error {
 func (s *Supervisor) Close() error {
 	defer s.conn.Close()
 	s.conn.stream.CloseWrite()
-	if s.cmd != nil {
-		return s.cmd.Wait()
-	}
-	for {
-		if _, err := s.conn.receive(); err != nil {
-			return nil
-		}
-	}
+	_, err := s.process.Wait()
+	return err
 }

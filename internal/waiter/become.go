@@ -17,7 +17,7 @@ import (
 // Become turns the process into a waiter. It returns only with an error, of which
 // the app knows nothing.
 func Become(c Config) error {
-	keep := []*os.File{c.Supervisor}
+	keep := []*os.File{c.Socket}
 	if c.NS != nil {
 		keep = append(keep, c.NS.Files()...)
 	}
@@ -36,6 +36,7 @@ func Become(c Config) error {
 	// All can see the arguments (ps): nothing secret is among them.
 	args := []string{Argv0,
 		"--fds=" + strings.Join(fds, ","),
+		"--supervisor=" + strconv.Itoa(c.Supervisor),
 		"--root=" + c.Root,
 		"--dir=" + c.App.Dir,
 		"--preserve-fds=" + strconv.Itoa(c.App.PreserveFDs),
@@ -58,6 +59,7 @@ func parse(args []string) (c Config, err error) {
 	f := flag.NewFlagSet(Argv0, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
 	f.StringVar(&fds, "fds", "", "")
+	f.IntVar(&c.Supervisor, "supervisor", 0, "")
 	f.StringVar(&c.Root, "root", "", "")
 	f.StringVar(&c.App.Dir, "dir", "", "")
 	f.IntVar(&c.App.PreserveFDs, "preserve-fds", 0, "")
@@ -76,7 +78,7 @@ func parse(args []string) (c Config, err error) {
 		unix.CloseOnExec(fd)
 		files = append(files, os.NewFile(uintptr(fd), "inherited"))
 	}
-	c.Supervisor = files[0]
+	c.Socket = files[0]
 	if len(c.App.Args) > 0 {
 		c.NS, err = ns.FromFiles(files[1:])
 	}

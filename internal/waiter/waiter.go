@@ -46,7 +46,8 @@ type Config struct {
 	App        ns.App  // without Args: none, the tunnel serves somebody else
 	KillAfter  bool    // end what the app leaves behind
 	NS         *ns.Set // where the app is started
-	Supervisor *os.File
+	Supervisor int     // its process, a child of this one
+	Socket     *os.File
 	Root       string // state directory, to tidy when the supervisor is killed
 }
 
@@ -59,7 +60,7 @@ func Main(args []string, stderr io.Writer, report func(error) int) int {
 	if err != nil {
 		return report(err)
 	}
-	s, err := supervisor.Adopt(c.Supervisor, c.Root)
+	s, err := supervisor.Adopt(c.Socket, c.Supervisor, c.Root)
 	if err != nil {
 		return report(err)
 	}
