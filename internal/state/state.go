@@ -62,12 +62,15 @@ func Claim(root, name string) (*Dir, error) {
 	}
 	for _, taken := range []string{name, hidden + name} {
 		if _, err := os.Lstat(filepath.Join(root, taken)); err == nil {
-			return nil, fmt.Errorf("claim tunnel %s: %w", name, ErrInUse)
+			return nil, fmt.Errorf("claim tunnel %s: %w: process %s has it", name, ErrInUse, owner(filepath.Join(root, taken)))
 		}
 	}
 	d := &Dir{root: root, name: name}
 	if err := d.make(); err != nil {
 		os.RemoveAll(d.Path())
+		if d.lock != nil {
+			d.lock.Close()
+		}
 		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
 	}
 	return d, nil
@@ -86,7 +89,9 @@ func (d *Dir) make() error {
 		return os.NewSyscallError("flock", err)
 	}
 	d.lock = f
-	return nil
+	// For people, and for the error of who comes second.
+	_, err = fmt.Fprintln(f, os.Getpid())
+	return err
 }
 
 // Name returns the name of the tunnel.
@@ -121,6 +126,21 @@ func (d *Dir) Remove() error {
 	defer gate.Close()
 	err = os.RemoveAll(d.Path())
 	return errors.Join(err, d.lock.Close(), dropRoot(d.root))
+}
+
+// List returns the names of the tunnels below root that stand, in their order.
+func List(root string) ([]string, error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && nameRule.MatchString(e.Name()) && !abandoned(filepath.Join(root, e.Name())) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
 }
 
 // RemoveStale takes away what killed supervisors left below root.
@@ -225,6 +245,15 @@ func sweep(root string) error {
 		}
 	}
 	return nil
+}
+
+// owner returns the number of the process that made a tunnel's directory.
+func owner(path string) string {
+	text, err := os.ReadFile(filepath.Join(path, lockFile))
+	if err != nil || len(text) == 0 {
+		return "(unknown)"
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // abandoned tells whether no process holds the lock in a tunnel's directory.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -62,7 +63,13 @@ func TestNameIsTaken(t *testing.T) {
 	if _, err := Claim(root, "home"); !errors.Is(err, ErrInUse) {
 		t.Errorf("claimed after Publish: got %v", err)
 	}
+	if _, err := Claim(root, "home"); err == nil || !strings.Contains(err.Error(), fmt.Sprint("process ", os.Getpid())) {
+		t.Errorf("the error does not say who has it: %v", err)
+	}
 	other := claim(t, root, "work")
+	if names, err := List(root); err != nil || len(names) != 1 || names[0] != "home" {
+		t.Errorf("list: %v, %v", names, err)
+	}
 	if err := errors.Join(d.Remove(), other.Remove()); err != nil {
 		t.Fatal(err)
 	}
