@@ -134,14 +134,22 @@ func startRepeater(t testing.TB, cmd *exec.Cmd) *repeater {
 
 func (r *repeater) round(t testing.TB) {
 	t.Helper()
-	if _, err := io.WriteString(r.input, "go\n"); err != nil {
+	if err := r.try(20 * time.Second); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(20*time.Second, func() { r.cmd.Process.Kill() })
+}
+
+// try has the app do its work once and say "done", within limit.
+func (r *repeater) try(limit time.Duration) error {
+	if _, err := io.WriteString(r.input, "go\n"); err != nil {
+		return err
+	}
+	timer := time.AfterFunc(limit, func() { r.cmd.Process.Kill() })
 	defer timer.Stop()
 	if line, err := r.lines.ReadString('\n'); err != nil || line != "done\n" {
-		t.Fatalf("the app said %q, %v", line, err)
+		return fmt.Errorf("the app said %q, %w", line, err)
 	}
+	return nil
 }
 
 func outgoing(packets []nstest.Packet) (n int) {
