@@ -54,6 +54,17 @@ func (env *Env) find(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, errNoConf)
 }
 
+// confNames lists what a CONF that is a name can be.
+func (env *Env) confNames() (names []string) {
+	for _, dir := range env.configDirs() {
+		files, _ := filepath.Glob(filepath.Join(dir, "*.conf"))
+		for _, f := range files {
+			names = append(names, strings.TrimSuffix(filepath.Base(f), ".conf"))
+		}
+	}
+	return names
+}
+
 // load reads the file that CONF means and says what its reader should know.
 func (env *Env) load(name string, say func(string)) (*file, error) {
 	path, err := env.find(name)

@@ -31,6 +31,8 @@ var hints = []struct {
 	{tunnel.ErrNoHandshake, "no reply means: a wrong key on either side, a wrong endpoint, or a firewall that drops UDP"},
 	{tunnel.ErrPortInUse, doctor.PortInUse.Do},
 	{errNoConf, "give a path, or put the file at ~/.config/wireguard4netns/NAME.conf"},
+	{supervisor.ErrNoTunnel, "wireguard4netns list names those that stand; up makes one"},
+	{supervisor.ErrNotOurs, "nsenter(1), or the program that made them, gets you in"},
 	{supervisor.ErrDied, "was it killed? dmesg tells of a lack of memory"},
 	{syscall.EADDRINUSE, "another program listens at that path or port"},
 	{syscall.EISDIR, "give the file, not its directory"},

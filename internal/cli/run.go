@@ -62,7 +62,8 @@ background keeps the tunnel until it ends.`,
 		Example: `  wireguard4netns run provider.conf -- curl https://example.com
   wireguard4netns run --wait provider firefox --no-remote --profile ~/vpn-profile
   wireguard4netns run --dns 10.0.0.1 wg0.conf`,
-		Args: usage("CONF", "CMD…"),
+		Args:              usage("CONF", "CMD…"),
+		ValidArgsFunction: env.completeConf,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			command := args[1:]
 			if len(command) > 0 && command[0] == "--" {
@@ -74,41 +75,33 @@ background keeps the tunnel until it ends.`,
 	flags := cmd.Flags()
 	flags.SetInterspersed(false)
 	f.add(flags)
+	f.addInside(flags)
+	f.addApp(flags)
+	flags.BoolVar(&f.killAfter, "kill-on-exit", false, "when CMD ends, end what it left running")
+	return cmd
+}
+
+// addInside adds the flags of what is inside new namespaces.
+func (f *runFlags) addInside(flags *pflag.FlagSet) {
 	flags.StringVar(&f.ifname, "ifname", "", "`NAME` of the link inside (default: the file's, as wg-quick)")
 	flags.StringSliceVar(&f.dns, "dns", nil, "DNS `SERVER` or search domain in place of the file's; \"host\": the host's resolver")
 	flags.BoolVar(&f.hooks, "hooks", false, "run the file's PreUp, PostUp, PreDown and PostDown, inside")
-	flags.BoolVar(&f.killAfter, "kill-on-exit", false, "when CMD ends, end what it left running")
+	flags.StringSliceVar(&f.expose, "expose", nil, "`PATH` below /run that is to be seen inside (a socket of the host may be a way around the tunnel)")
+}
+
+// addApp adds the flags of a program that is started inside.
+func (f *runFlags) addApp(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.mapRoot, "map-root", false, "CMD sees itself as root, with no more rights")
-	flags.StringSliceVar(&f.expose, "expose", nil, "`PATH` below /run that CMD is to see (a socket of the host may be a way around the tunnel)")
 	flags.IntVar(&f.preserve, "preserve-fds", 0, "pass on `N` descriptors after standard error")
-	return cmd
 }
 
 func run(ctx context.Context, env *Env, f runFlags, name string, command []string) error {
 	if err := f.checkFDs(); err != nil {
 		return err
 	}
-	say := env.sayTo()
-	c, err := env.load(name, say)
+	c, o, err := env.runOptions(f, name)
 	if err != nil {
 		return err
-	}
-	ifname, err := c.linkName(f.ifname)
-	if err != nil {
-		return err
-	}
-	o := wireguard4netns.Options{
-		IfName: ifname, Name: f.name, ConfName: c.name, Root: env.stateRoot(),
-		Hooks: f.hooks, Expose: f.expose, Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
-		HideDirs: []string{env.stateRoot(), env.configDir()},
-	}
-	if c.path != "" {
-		o.HideFiles = []string{c.path}
-	}
-	if o.HostDNS = slices.Contains(f.dns, "host"); !o.HostDNS {
-		o.DNS = f.dns
-	} else if len(f.dns) > 1 {
-		return &usageError{err: errors.New("--dns host goes with no other --dns"), hint: "either the host's resolver or servers of your own"}
 	}
 	if f.dryRun {
 		return wireguard4netns.DryRun(ctx, env.Stdout, c.config, nil, o)
@@ -125,6 +118,33 @@ func run(ctx context.Context, env *Env, f runFlags, name string, command []strin
 		return errors.Join(err, t.Close())
 	}
 	return nil
+}
+
+// runOptions reads the file that name means and says what of it and of the flags
+// makes the tunnel.
+func (env *Env) runOptions(f runFlags, name string) (c *file, o wireguard4netns.Options, err error) {
+	say := env.sayTo()
+	if c, err = env.load(name, say); err != nil {
+		return nil, o, err
+	}
+	ifname, err := c.linkName(f.ifname)
+	if err != nil {
+		return nil, o, err
+	}
+	o = wireguard4netns.Options{
+		IfName: ifname, Name: f.name, ConfName: c.name, Root: env.stateRoot(),
+		Hooks: f.hooks, Expose: f.expose, Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
+		HideDirs: []string{env.stateRoot(), env.configDir()},
+	}
+	if c.path != "" {
+		o.HideFiles = []string{c.path}
+	}
+	if o.HostDNS = slices.Contains(f.dns, "host"); !o.HostDNS {
+		o.DNS = f.dns
+	} else if len(f.dns) > 1 {
+		return nil, o, &usageError{err: errors.New("--dns host goes with no other --dns"), hint: "either the host's resolver or servers of your own"}
+	}
+	return c, o, nil
 }
 
 // start makes the tunnel; a signal that would end the program undoes it.

@@ -19,7 +19,7 @@ var known = []error{
 	ns.ErrTargetGone, ns.ErrTargetDenied, ns.ErrNotNetNS,
 	state.ErrInUse, state.ErrBadName, state.ErrUnsafe,
 	host.ErrUnresolved, plan.ErrNoAddress,
-	tunnel.ErrNoHandshake, tunnel.ErrPortInUse,
+	tunnel.ErrNoHandshake, tunnel.ErrPortInUse, ErrNotOurs,
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EADDRINUSE, syscall.EACCES, syscall.EPERM,
 }
 

@@ -25,7 +25,7 @@ type Supervisor struct {
 
 	conn    *conn
 	root    string
-	process *os.Process // a child of this process
+	process *os.Process // a child of this process; nil: reached by Dial
 }
 
 // Launch starts a supervisor and returns when its tunnel stands. say gets a line
@@ -108,7 +108,7 @@ func (s *Supervisor) died(err error) error {
 		err = ErrDied
 	}
 	// The kernel closes its socket before it lets go of its lock.
-	s.process.Wait()
+	s.reap()
 	return errors.Join(err, state.RemoveStale(s.root))
 }
 
@@ -142,28 +142,47 @@ func (s *Supervisor) Wait(ctx context.Context, say func(string)) error {
 		case m.Say != "":
 			say(m.Say)
 		case m.Over == overUndone:
-			s.process.Wait()
+			s.reap()
 			return nil
 		}
 	}
 }
 
-// Process returns the number of the supervisor's process.
-func (s *Supervisor) Process() int { return s.process.Pid }
+// Process returns the number of the supervisor's process if that is a child of
+// this one, else 0.
+func (s *Supervisor) Process() int {
+	if s.process == nil {
+		return 0
+	}
+	return s.process.Pid
+}
+
+// reap waits for the end of the supervisor's process if that is a child.
+func (s *Supervisor) reap() error {
+	if s.process == nil {
+		return nil
+	}
+	_, err := s.process.Wait()
+	return err
+}
 
 // Adopt returns the supervisor behind a front's Socket, which it owns, for the
-// program that goes on as that front, and parent of process pid, after an exec.
+// program that goes on as that front after an exec, and as the parent of process
+// pid, if that is not 0.
 func Adopt(socket *os.File, pid int, root string) (*Supervisor, error) {
 	c, err := newConn(socket)
 	if err != nil {
 		return nil, err
 	}
-	process, err := os.FindProcess(pid)
-	if err != nil {
+	s := &Supervisor{conn: c, root: root}
+	if pid == 0 {
+		return s, nil
+	}
+	if s.process, err = os.FindProcess(pid); err != nil {
 		c.Close()
 		return nil, err
 	}
-	return &Supervisor{conn: c, root: root, process: process}, nil
+	return s, nil
 }
 
 // AwaitOver returns when the supervisor, who knows of the app, has undone the
@@ -188,6 +207,5 @@ func (s *Supervisor) AwaitOver(say func(string)) error {
 func (s *Supervisor) Close() error {
 	defer s.conn.Close()
 	s.conn.stream.CloseWrite()
-	_, err := s.process.Wait()
-	return err
+	return s.reap()
 }

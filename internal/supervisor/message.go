@@ -22,11 +22,12 @@ import (
 //	                              ◀──      Ready, with the namespaces' descriptors,
 //	                                       or Failed, and it ends
 //	App: the app runs as this pid ──▶      (run)
-//	Detach: go on without me      ──▶      (attach --detach)
+//	Detach: go on without me      ──▶      (up, attach --detach)
 //	end of stream                 ──▶      before App or Detach: undo everything
 //	                              ◀──      Over: undone, or going on alone
 //
-// A supervisor that ends without Over was killed.
+// A supervisor that ends without Over was killed. What is said on the control
+// socket is written down in control.go.
 type message struct {
 	Start  *Start       `json:",omitempty"`
 	Say    string       `json:",omitempty"`
@@ -35,6 +36,11 @@ type message struct {
 	App    *App         `json:",omitempty"`
 	Detach bool         `json:",omitempty"`
 	Over   string       `json:",omitempty"`
+
+	Join      bool    `json:",omitempty"`
+	AskStatus bool    `json:",omitempty"`
+	Status    *Status `json:",omitempty"`
+	Down      bool    `json:",omitempty"`
 }
 
 // Start is what a supervisor is started for.
@@ -79,9 +85,13 @@ func newConn(f *os.File) (*conn, error) {
 		c.Close()
 		return nil, fmt.Errorf("supervisor socket: %w", unix.ENOTSOCK)
 	}
-	conn := &conn{stream: stream}
-	conn.lines = bufio.NewReader(conn)
-	return conn, nil
+	return connOf(stream), nil
+}
+
+func connOf(stream *net.UnixConn) *conn {
+	c := &conn{stream: stream}
+	c.lines = bufio.NewReader(c)
+	return c
 }
 
 func (c *conn) send(m message, files ...*os.File) error {

@@ -66,7 +66,7 @@ func Main(stderr io.Writer) int {
 func supervise(ctx context.Context, front *conn, start Start) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	apps := listen(front, end)
+	apps, held := listen(front, end)
 	if start.ExitFD {
 		go watchExit(end)
 	}
@@ -81,25 +81,37 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		}
 		return err
 	}
-	ready := message{Ready: &Ready{Name: t.Dir.Name(), Dir: t.Dir.Path(), UAPIPath: t.UAPIPath(), IfName: t.Plan.Link.Name, Pid: os.Getpid()}}
+	ctl, err := listenControl(ctx, t, func() { end(errTold) })
+	if err == nil {
+		err = t.Dir.Publish()
+	}
+	if err != nil {
+		return errors.Join(err, t.Close())
+	}
 	if start.Target == nil {
-		err = front.send(ready, t.NS.Files()...)
+		err = front.send(ready(t), t.NS.Files()...)
 	} else {
-		err = front.send(ready)
+		err = front.send(ready(t))
 	}
 	if err == nil {
-		serve(ctx, end, t, start, front, apps)
+		serve(ctx, end, t, start, front, apps, held)
 	}
 	end(nil)
 	t.Close()
+	ctl.close()
 	front.send(message{Over: overUndone})
 	return nil
 }
 
-// listen reads what the front says, and returns where the App comes. When the
-// front is gone without having said App or Detach, the tunnel has nobody to serve.
-func listen(front *conn, end context.CancelCauseFunc) <-chan App {
-	apps := make(chan App, 1)
+func ready(t *tunnel.Tunnel) message {
+	return message{Ready: &Ready{Name: t.Dir.Name(), Dir: t.Dir.Path(), UAPIPath: t.UAPIPath(), IfName: t.Plan.Link.Name, Pid: os.Getpid()}}
+}
+
+// listen reads what the front says, and returns where the App comes and what is
+// closed by Detach. When the front is gone without having said either, the tunnel
+// has nobody to serve.
+func listen(front *conn, end context.CancelCauseFunc) (apps chan App, held chan struct{}) {
+	apps, held = make(chan App, 1), make(chan struct{})
 	go func() {
 		alone := false
 		for {
@@ -113,12 +125,13 @@ func listen(front *conn, end context.CancelCauseFunc) <-chan App {
 			case m.App != nil && !alone:
 				alone = true
 				apps <- *m.App
-			case m.Detach:
+			case m.Detach && !alone:
 				alone = true
+				close(held)
 			}
 		}
 	}()
-	return apps
+	return apps, held
 }
 
 // watchExit ends the tunnel on a byte or the end of file on exitFD, as the exit
@@ -134,7 +147,7 @@ func watchExit(end context.CancelCauseFunc) {
 }
 
 // serve returns when the tunnel is over.
-func serve(ctx context.Context, end context.CancelCauseFunc, t *tunnel.Tunnel, start Start, front *conn, apps <-chan App) {
+func serve(ctx context.Context, end context.CancelCauseFunc, t *tunnel.Tunnel, start Start, front *conn, apps <-chan App, held <-chan struct{}) {
 	go t.TryAllAddresses(ctx)
 	go func() {
 		select {
@@ -151,6 +164,8 @@ func serve(ctx context.Context, end context.CancelCauseFunc, t *tunnel.Tunnel, s
 	select {
 	case app := <-apps:
 		serveApp(ctx, t, front, app)
+	case <-held: // up: until it is told to end
+		<-ctx.Done()
 	case <-ctx.Done():
 	}
 }

@@ -55,7 +55,7 @@ type Tunnel struct {
 	undo     []func() error // last in, first out
 }
 
-// Start makes the tunnel. Each step pushes its undo; when one fails, what came
+// Start makes the tunnel up to its Publish, which is the caller's. Each step pushes its undo; when one fails, what came
 // before is undone and the error is of that step. say gets a line for each thing
 // the user should know.
 func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err error) {
@@ -139,7 +139,7 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 		return nil, err
 	}
 	t.push(func() error { return t.hooksDown(say) })
-	return t, t.Dir.Publish()
+	return t, nil
 }
 
 func (r Request) name() string {

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"wireguard4netns"
+)
+
+func newUp(env *Env) *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "up [flags] CONF",
+		Short: "Make a tunnel that lives without a program",
+		Long: `Up makes a tunnel as run does and leaves it standing until "down". Exec puts
+programs into it. Its name is that of its file, or --name.`,
+		Example: `  wireguard4netns up home
+  wireguard4netns up --name work --wait provider.conf`,
+		Args:              usage("CONF"),
+		ValidArgsFunction: env.completeConf,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return up(cmd.Context(), env, f, args[0])
+		},
+	}
+	f.tunnelFlags.add(cmd.Flags())
+	f.addInside(cmd.Flags())
+	return cmd
+}
+
+func up(ctx context.Context, env *Env, f runFlags, name string) error {
+	c, o, err := env.runOptions(f, name)
+	if err != nil {
+		return err
+	}
+	if o.Name == "" {
+		o.Name = o.IfName
+	}
+	if f.dryRun {
+		return wireguard4netns.DryRun(ctx, env.Stdout, c.config, nil, o)
+	}
+	if err := closeOnExec(); err != nil {
+		return err
+	}
+	t, err := start(ctx, env, c, nil, o)
+	if err != nil {
+		return err
+	}
+	return t.Detach()
+}
+
+func newDown(env *Env) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "down [--all] [NAME…]",
+		Short: "End tunnels",
+		Long: `Down ends tunnels, whatever made them. Programs that are still inside have no
+network from then on.`,
+		Example: `  wireguard4netns down home
+  wireguard4netns down --all`,
+		ValidArgsFunction: env.completeTunnels,
+		RunE: func(_ *cobra.Command, names []string) error {
+			if all == (len(names) > 0) {
+				return &usageError{err: errors.New("down: name tunnels, or --all"), hint: "wireguard4netns list names them"}
+			}
+			if all {
+				var err error
+				if names, err = wireguard4netns.List(env.stateRoot()); err != nil {
+					return err
+				}
+			}
+			return down(env, names)
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all of them")
+	return cmd
+}
+
+// down ends tunnels, all at the same time, and says of each what went wrong.
+func down(env *Env, names []string) error {
+	errs := make(chan error, len(names))
+	for _, name := range names {
+		go func() {
+			t, err := wireguard4netns.Open(env.stateRoot(), name)
+			if err == nil {
+				err = t.Down()
+			}
+			errs <- err
+		}()
+	}
+	var all []error
+	for range names {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+func newExec(env *Env) *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "exec [flags] NAME [--] [CMD [ARG…]]",
+		Short: "Run a command in a tunnel that stands",
+		Long: `Exec runs CMD (default: $SHELL) in a tunnel that up, or run, has made. It keeps
+uid, environment, directory and terminal, and sees what a command of run sees. The
+exit codes are those of run.`,
+		Example: `  wireguard4netns exec home -- curl https://example.com
+  wireguard4netns exec home`,
+		Args:              usage("NAME", "CMD…"),
+		ValidArgsFunction: env.completeTunnels,
+		RunE: func(_ *cobra.Command, args []string) error {
+			command := args[1:]
+			if len(command) > 0 && command[0] == "--" {
+				command = command[1:]
+			}
+			return execIn(env, f, args[0], command)
+		},
+	}
+	cmd.Flags().SetInterspersed(false)
+	f.addApp(cmd.Flags())
+	return cmd
+}
+
+func execIn(env *Env, f runFlags, name string, command []string) error {
+	if err := f.checkFDs(); err != nil {
+		return err
+	}
+	app, err := env.app(f, command)
+	if err != nil {
+		return err
+	}
+	t, err := wireguard4netns.Open(env.stateRoot(), name)
+	if err != nil {
+		return err
+	}
+	if err := t.Join(); err != nil {
+		return fmt.Errorf("exec in %s: %w", name, err)
+	}
+	return t.Exec(app, false)
+}
+
+// completeTunnels offers the names of tunnels that stand.
+func (env *Env) completeTunnels(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	names, err := wireguard4netns.List(env.stateRoot())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(args, n) }), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeConf offers the names of files, and files.
+func (env *Env) completeConf(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return env.confNames(), cobra.ShellCompDirectiveDefault
+}

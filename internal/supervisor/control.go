@@ -1,0 +1,234 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/state"
+	"wireguard4netns/internal/tunnel"
+)
+
+// Errors that a caller can tell apart with errors.Is.
+var (
+	ErrNoTunnel = errors.New("no tunnel of this name")
+	ErrNotOurs  = errors.New("the namespaces of this tunnel were made by something else")
+)
+
+// The control socket, DIR/control, speaks the language of message.go:
+//
+//	who asks                               supervisor
+//	Join                          ──▶
+//	                              ◀──      Ready with the namespaces' descriptors
+//	App: a program runs in them   ──▶
+//	                              ◀──      Over: it has ended
+//	AskStatus                     ──▶
+//	                              ◀──      Status
+//	Down                          ──▶
+//	                              ◀──      Over: undone
+//
+// Anybody who still listens when the tunnel ends is told Over.
+type control struct {
+	t        *tunnel.Tunnel
+	ctx      context.Context // ends with the tunnel
+	began    time.Time
+	down     func()
+	listener *net.UnixListener
+
+	mu    sync.Mutex
+	conns map[*conn]bool
+	ended bool
+	serve sync.WaitGroup
+}
+
+const (
+	controlName = "control"
+	maxControl  = 64 // connections at a time
+)
+
+// listenControl makes the socket in the tunnel's directory, which is not yet
+// visible. down is called when somebody wants the tunnel's end.
+func listenControl(ctx context.Context, t *tunnel.Tunnel, down func()) (*control, error) {
+	dir, err := os.Open(t.Dir.Path())
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	l, err := net.ListenUnix("unix", controlAddr(dir))
+	if err != nil {
+		return nil, fmt.Errorf("listen on control socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // the directory goes, and was renamed
+	c := &control{t: t, ctx: ctx, began: time.Now(), down: down, listener: l, conns: map[*conn]bool{}}
+	c.serve.Go(c.accept)
+	return c, nil
+}
+
+// controlAddr names the socket in an open directory: a path may be longer than
+// the 108 bytes of unix(7).
+func controlAddr(dir *os.File) *net.UnixAddr {
+	return &net.UnixAddr{Net: "unix", Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + controlName}
+}
+
+func (c *control) accept() {
+	for {
+		stream, err := c.listener.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(time.Second) // out of descriptors: the next may have one
+			continue
+		}
+		conn := connOf(stream)
+		if !ownUser(stream) || !c.add(conn) {
+			conn.Close()
+			continue
+		}
+		c.serve.Go(func() { c.answer(conn) })
+	}
+}
+
+// ownUser tells whether the other end is a process of this uid.
+func ownUser(stream *net.UnixConn) bool {
+	raw, err := stream.SyscallConn()
+	if err != nil {
+		return false
+	}
+	own := false
+	raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		own = err == nil && int(cred.Uid) == os.Getuid()
+	})
+	return own
+}
+
+func (c *control) add(conn *conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended || len(c.conns) >= maxControl {
+		return false
+	}
+	c.conns[conn] = true
+	return true
+}
+
+func (c *control) remove(conn *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+	conn.Close()
+}
+
+func (c *control) answer(conn *conn) {
+	defer c.remove(conn)
+	for {
+		m, err := conn.receive()
+		if err != nil {
+			return
+		}
+		switch {
+		case m.Join && c.t.NS.Mount == nil:
+			conn.send(message{Failed: newRemoteError(ErrNotOurs)})
+		case m.Join:
+			conn.send(ready(c.t), c.t.NS.Files()...)
+		case m.App != nil:
+			c.serve.Go(func() {
+				if ns.WaitExit(c.ctx, m.App.Pid) == nil {
+					conn.send(message{Over: overDetached})
+				}
+			})
+		case m.AskStatus:
+			conn.send(message{Status: status(c.t, c.began)})
+		case m.Down:
+			c.down()
+		}
+	}
+}
+
+// close tells all who listen that the tunnel is undone.
+func (c *control) close() {
+	c.listener.Close()
+	c.mu.Lock()
+	c.ended = true
+	for conn := range c.conns {
+		conn.send(message{Over: overUndone})
+		conn.Close()
+	}
+	c.mu.Unlock()
+	c.serve.Wait()
+}
+
+// Dial returns the supervisor of a tunnel that stands, through its control socket.
+func Dial(root, name string) (*Supervisor, error) {
+	dir, err := os.Open(filepath.Join(root, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", name, ErrNoTunnel)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	stream, err := net.DialUnix("unix", nil, controlAddr(dir))
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil, fmt.Errorf("%s: %w", name, errors.Join(ErrNoTunnel, state.RemoveStale(root)))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reach tunnel %s: %w", name, err)
+	}
+	return &Supervisor{conn: connOf(stream), root: root}, nil
+}
+
+// Join gets the namespaces of the tunnel.
+func (s *Supervisor) Join() error {
+	if err := s.conn.send(message{Join: true}); err != nil {
+		return err
+	}
+	for {
+		m, err := s.conn.receive()
+		switch {
+		case err != nil:
+			return s.died(err)
+		case m.Failed != nil:
+			return m.Failed
+		case m.Ready != nil:
+			s.Ready = *m.Ready
+			s.NS, err = ns.FromFiles(s.conn.takeFiles())
+			return err
+		}
+	}
+}
+
+// Status asks how the tunnel is.
+func (s *Supervisor) Status() (*Status, error) {
+	if err := s.conn.send(message{AskStatus: true}); err != nil {
+		return nil, err
+	}
+	for {
+		m, err := s.conn.receive()
+		switch {
+		case err != nil:
+			return nil, s.died(err)
+		case m.Status != nil:
+			return m.Status, nil
+		}
+	}
+}
+
+// Down ends the tunnel and returns when it is undone.
+func (s *Supervisor) Down() error {
+	if err := s.conn.send(message{Down: true}); err != nil {
+		return err
+	}
+	return s.AwaitOver(func(string) {})
+}

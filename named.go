@@ -1,0 +1,38 @@
+package wireguard4netns
+
+import (
+	"wireguard4netns/internal/state"
+	"wireguard4netns/internal/supervisor"
+)
+
+// Status is how a tunnel is.
+type Status = supervisor.Status
+
+// List returns the names of the tunnels that stand below root.
+func List(root string) ([]string, error) { return state.List(root) }
+
+// Open reaches a tunnel that stands, by its name. What it returns can Exec, tell
+// its Status, and end it: Down.
+func Open(root, name string) (*Tunnel, error) {
+	s, err := supervisor.Dial(root, name)
+	if err != nil {
+		return nil, err
+	}
+	return &Tunnel{Name: name, s: s, root: root, say: func(string) {}}, nil
+}
+
+// Join gets what Exec and StartApp need of a tunnel that was reached by Open.
+func (t *Tunnel) Join() error {
+	if err := t.s.Join(); err != nil {
+		return err
+	}
+	t.IfName, t.Dir, t.UAPIPath, t.Pid = t.s.IfName, t.s.Dir, t.s.UAPIPath, t.s.Pid
+	return nil
+}
+
+// Status asks a tunnel that was reached by Open how it is.
+func (t *Tunnel) Status() (*Status, error) { return t.s.Status() }
+
+// Down ends a tunnel that was reached by Open and returns when it is undone.
+// Programs in it have no network from then on.
+func (t *Tunnel) Down() error { return t.s.Down() }
