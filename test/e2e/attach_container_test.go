@@ -22,9 +22,7 @@ import (
 type realWorld struct {
 	program string
 	dir     string // XDG_RUNTIME_DIR
-	peerKey string // public
 	port    int
-	key     *ecdh.PrivateKey
 }
 
 func newRealWorld(t *testing.T, route string) (w *realWorld, conf string) {
