@@ -4,6 +4,7 @@
 //	ROOT/            0700, one per user
 //	  NAME/          a tunnel, from Publish to Remove
 //	    lock         flock(2)ed by the supervisor as long as it lives
+//	    LINK.sock    a socket, or a symbolic link to one that lies elsewhere
 //	  .NAME/         the same tunnel before Publish: nobody looks there
 //
 // Whoever holds the lock owns the directory. A directory whose lock is free
@@ -239,12 +240,46 @@ func sweep(root string) error {
 	for _, e := range entries {
 		path := filepath.Join(root, e.Name())
 		if e.IsDir() && nameRule.MatchString(strings.TrimPrefix(e.Name(), hidden)) && abandoned(path) {
-			if err := os.RemoveAll(path); err != nil {
+			if err := errors.Join(removeOutside(path), os.RemoveAll(path)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// removeOutside removes the sockets that links in a tunnel's directory lead to,
+// if nobody listens there: another tunnel may have taken the name.
+func removeOutside(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		socket, err := os.Readlink(filepath.Join(path, e.Name()))
+		if err != nil || !silent(socket) {
+			continue
+		}
+		if err := os.Remove(socket); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// silent tells whether path is a socket on which nobody listens.
+func silent(path string) bool {
+	// Of another file connect(2) says the same.
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSocket {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == unix.ECONNREFUSED
 }
 
 // owner returns the number of the process that made a tunnel's directory.

@@ -3,9 +3,11 @@ package state
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -205,6 +207,49 @@ func TestKilledOwner(t *testing.T) {
 	}
 	if err := RemoveStale(t.TempDir() + "/none"); err != nil {
 		t.Errorf("no root: %v", err)
+	}
+}
+
+// A socket elsewhere goes with the directory of a killed process that has a link
+// to it, unless somebody listens there by now.
+func TestSocketElsewhere(t *testing.T) {
+	t.Parallel()
+	root, elsewhere := t.TempDir()+"/w4n", t.TempDir()
+	alive := claim(t, root, "alive")
+	for _, name := range []string{"silent", "taken", "file"} {
+		dir := filepath.Join(root, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(elsewhere, name), filepath.Join(dir, "wg0.sock")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"silent", "taken"} {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(elsewhere, name), Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if name == "silent" {
+			l.SetUnlinkOnClose(false)
+			l.Close()
+		}
+	}
+	if err := os.WriteFile(filepath.Join(elsewhere, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveStale(root); err != nil {
+		t.Fatal(err)
+	}
+	if names := list(t, root); len(names) != 1 {
+		t.Errorf("directories left: %v", names)
+	}
+	if names := list(t, elsewhere); !slices.Equal(names, []string{"file", "taken"}) {
+		t.Errorf("elsewhere there is %v", names)
+	}
+	if err := alive.Remove(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -180,6 +180,12 @@ func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error
 // listen serves the UAPI socket.
 func (t *Tunnel) listen(r Request, p *plan.Plan) error {
 	t.uapiPath = r.UAPIPath
+	if r.UAPIPath != "" {
+		// If this process is killed, who tidies up finds the socket by this.
+		if err := os.Symlink(r.UAPIPath, filepath.Join(t.Dir.Path(), p.Link.Name+".sock")); err != nil {
+			return err
+		}
+	}
 	l, err := uapi.Listen(t.UAPIPath())
 	if err != nil {
 		return err
