@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -285,6 +286,34 @@ func TestAttachDetached(t *testing.T) {
 	checkTraffic(t, entering(pid), w.peer)
 	end()
 	before.Check(t)
+}
+
+// TestAttachKilled: whichever process of a tunnel is killed, the link goes and
+// nothing is left behind.
+func TestAttachKilled(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, role := range []string{"wireguard4netns-wait", "wireguard4netns-supervisor"} {
+		t.Run(role, func(t *testing.T) {
+			dir := t.TempDir()
+			before := w.snapshot(t, dir)
+			pid, end := w.makeTarget(t, "unshare")
+			cmd := w.attach(t, "-c", "--tmpdir="+dir, strconv.Itoa(pid), "wg0", w.account(t))
+			syscall.Kill(w.process(t, w.machine, role), syscall.SIGKILL)
+			if code := exitCode(t, cmd, goneWithin); code == 0 {
+				t.Error("exit code 0")
+			}
+			nstest.Eventually(t, goneWithin, func() error {
+				links := succeed(t, enter(pid, "ip", "link"))
+				if strings.Contains(links, "wg0") {
+					return errors.New(links)
+				}
+				return nil
+			})
+			end()
+			before.Check(t)
+		})
+	}
 }
 
 // TestOriginal: the command line of the Python program of this name.

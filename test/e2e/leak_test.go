@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,20 +96,25 @@ func TestNoLeak(t *testing.T) {
 	t.Logf("%d packets, %d of them sent", len(packets), outgoing(packets))
 }
 
-// process returns the PID of the one process of a Host whose command line has
-// name in it.
-func (w *world) process(t testing.TB, h *nstest.Host, name string) int {
+// process returns the PID of the one process of a Host whose program's name
+// begins with name, as soon as there is one.
+func (w *world) process(t testing.TB, h *nstest.Host, name string) (pid int) {
 	t.Helper()
-	var pids []int
-	for _, p := range h.Processes() {
-		if strings.Contains(p.Command, name) {
-			pids = append(pids, p.PID)
+	nstest.Eventually(t, 5*time.Second, func() error {
+		var found []nstest.Process
+		for _, p := range h.Processes() {
+			program, _, _ := strings.Cut(p.Command, " ")
+			if strings.HasPrefix(filepath.Base(program), name) {
+				found = append(found, p)
+				pid = p.PID
+			}
 		}
-	}
-	if len(pids) != 1 {
-		t.Fatalf("processes called %s: %v", name, pids)
-	}
-	return pids[0]
+		if len(found) != 1 {
+			return fmt.Errorf("processes called %s: %v", name, found)
+		}
+		return nil
+	})
+	return pid
 }
 
 // A repeater is an app that does its work once for each line that it reads.
