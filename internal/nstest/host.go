@@ -134,7 +134,7 @@ func (h *Host) WriteFile(t testing.TB, path, content string) {
 
 func (h *Host) close(t testing.TB) {
 	t.Helper()
-	poll(5*time.Second, func() error {
+	poll(15*time.Second, func() error {
 		if left := h.Processes(); len(left) > 0 {
 			return fmt.Errorf("processes left: %v", left)
 		}

@@ -94,7 +94,7 @@ func TestProcessesOfHost(t *testing.T) {
 	inside := h.UserCommand("unshare", "--user", "--net", program, "1000")
 	nstest.Start(t, inside)
 	nstest.Start(t, exec.Command("sleep", "1000"))
-	nstest.Eventually(t, 5*time.Second, func() error {
+	nstest.Eventually(t, 15*time.Second, func() error {
 		list := h.Processes()
 		if len(list) != 1 || list[0].PID != inside.Process.Pid || list[0].Command != program+" 1000" {
 			return fmt.Errorf("processes in the host: %v", list)

@@ -31,10 +31,10 @@ func TakeSnapshot(t testing.TB, h *Host, dirs ...string) *Snapshot {
 }
 
 // Check fails the test if something exists now that did not when the snapshot
-// was taken, after giving it five seconds to go away.
+// was taken, after giving it some seconds to go away.
 func (s *Snapshot) Check(t testing.TB) {
 	t.Helper()
-	err := poll(5*time.Second, func() error {
+	err := poll(15*time.Second, func() error {
 		if more := s.Since(t); len(more) > 0 {
 			return fmt.Errorf("left behind:\n\t%s", strings.Join(more, "\n\t"))
 		}

@@ -50,8 +50,8 @@ func TestUpstreamPeer(t *testing.T) {
 			account := peer.NewAccount(t, internetAddr, nstest.AccountOptions{PSK: true})
 			bringUp(t, user, account)
 
-			user.Run(t, "ping", "-c1", "-W5", peer.Addr4.String())
-			user.Run(t, "ping", "-c1", "-W5", peer.Addr6.String())
+			user.Run(t, "ping", "-c1", "-W15", peer.Addr4.String())
+			user.Run(t, "ping", "-c1", "-W15", peer.Addr6.String())
 			if peer.LastHandshake(t, account).IsZero() {
 				t.Error("no handshake at the peer")
 			}
@@ -73,7 +73,7 @@ func TestPeerSpeaksFirst(t *testing.T) {
 	peer := nstest.StartUpstream(t, internet)
 	account := peer.NewAccount(t, internetAddr, nstest.AccountOptions{Listen: netip.MustParseAddrPort("192.0.2.1:40000")})
 	bringUp(t, user, account)
-	peer.Run(t, "ping -c1 -W5 "+account.Addr4.String())
+	peer.Run(t, "ping -c1 -W15 "+account.Addr4.String())
 	if peer.LastHandshake(t, account).IsZero() {
 		t.Error("no handshake at the peer")
 	}
@@ -87,7 +87,7 @@ func TestCapture(t *testing.T) {
 	bringUp(t, user, account)
 	wire := nstest.StartCapture(t, user, "eth0")
 	all := nstest.StartCapture(t, user, "")
-	user.Run(t, "ping", "-c1", "-W5", peer.Addr6.String())
+	user.Run(t, "ping", "-c1", "-W15", peer.Addr6.String())
 
 	seen := map[string]bool{}
 	for _, p := range wire.Stop(t) {
@@ -134,7 +134,7 @@ func TestSnapshot(t *testing.T) {
 	h.Run(t, "mount", "-t", "tmpfs", "left", "/mnt")
 	cmd := h.UserCommand("unshare", "--user", "--net", "sleep", "1000")
 	nstest.Start(t, cmd)
-	nstest.Eventually(t, 5*time.Second, func() error {
+	nstest.Eventually(t, 15*time.Second, func() error {
 		more := strings.Join(before.Since(t), "\n")
 		for _, want := range []string{"process sleep 1000", "netns net:[", "mount /mnt", "file " + dir + "/left"} {
 			if !strings.Contains(more, want) {

@@ -72,7 +72,7 @@ func TestEngineKilled(t *testing.T) {
 	// The monitor sees what it would have seen. Before that, only that the new
 	// engine turned the link's offloads on once more.
 	succeed(t, inApp("ip", "link", "set", "wg0", "mtu", "1300"))
-	nstest.Eventually(t, 5*time.Second, func() error {
+	nstest.Eventually(t, 15*time.Second, func() error {
 		if !strings.Contains(events.String(), "mtu 1300") {
 			return fmt.Errorf("ip monitor says %q", events.String())
 		}

@@ -100,7 +100,7 @@ func TestNoLeak(t *testing.T) {
 // begins with name, as soon as there is one.
 func (w *world) process(t testing.TB, h *nstest.Host, name string) (pid int) {
 	t.Helper()
-	nstest.Eventually(t, 5*time.Second, func() error {
+	nstest.Eventually(t, 15*time.Second, func() error {
 		var found []nstest.Process
 		for _, p := range h.Processes() {
 			program, _, _ := strings.Cut(p.Command, " ")
