@@ -59,7 +59,7 @@ func TestHundredTunnels(t *testing.T) {
 		}
 	}
 	before.Check(t)
-	if took := time.Since(end); took > goneWithin {
+	if took := time.Since(end); took > 5*time.Second {
 		t.Errorf("the tunnels were gone after %v", took)
 	} else {
 		t.Logf("all gone after %v", took.Round(time.Millisecond))
