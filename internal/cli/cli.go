@@ -149,8 +149,9 @@ func usage(names ...string) cobra.PositionalArgs {
 }
 
 // interruptible returns a context that ends with the signals which end a program,
-// unless they are ignored as by nohup(1). Its cause is the exit code then.
-func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+// unless they are ignored as by nohup(1). Its cause is the exit code then. After
+// stop the signals have their usual effect, and the cause tells of all before.
+func interruptible(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP} {
@@ -158,15 +159,17 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 			signal.Notify(signals, s)
 		}
 	}
+	done := make(chan struct{})
 	go func() {
-		select {
-		case s := <-signals:
+		defer close(done)
+		if s, ok := <-signals; ok {
 			end(exitCode(128 + int(s.(unix.Signal))))
-		case <-ctx.Done():
 		}
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
+		close(signals)
+		<-done
 		end(nil)
 	}
 }

@@ -150,16 +150,19 @@ func (env *Env) runOptions(f runFlags, name string) (c *file, o wireguard4netns.
 // start makes the tunnel; a signal that would end the program undoes it.
 func start(ctx context.Context, env *Env, c *file, target *wireguard4netns.Target, o wireguard4netns.Options) (*wireguard4netns.Tunnel, error) {
 	ctx, stop := interruptible(ctx)
-	defer stop()
 	if o.Verbose {
 		o.Stderr = env.Stderr
 	}
 	t, err := wireguard4netns.Start(ctx, c.config, target, o)
+	stop()
 	var code exitCode
-	if err != nil && errors.As(context.Cause(ctx), &code) {
-		return nil, code
+	if !errors.As(context.Cause(ctx), &code) {
+		return t, err
 	}
-	return t, err
+	if err == nil {
+		t.Close() // it came when all was done
+	}
+	return nil, code
 }
 
 // app says what is to be run.

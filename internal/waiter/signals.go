@@ -24,6 +24,16 @@ func passed() (list []unix.Signal) {
 	return list
 }
 
+// ending are the signals that end a program, without those that are ignored.
+func ending() (list []os.Signal) {
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		if !signal.Ignored(s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
 // ignoreQuit ignores SIGQUIT where SIGINT is: a shell without job control starts
 // what is to run in the background with both ignored.
 func ignoreQuit() {

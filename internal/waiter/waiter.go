@@ -100,7 +100,7 @@ func Main(args []string, stderr io.Writer, report func(error) int) int {
 // attend waits for the end of a tunnel that serves somebody else's namespaces, and
 // ends it by the signals that end a program.
 func attend(s *supervisor.Supervisor, stderr io.Writer, report func(error) int) int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), ending()...)
 	defer stop()
 	return report(s.Wait(ctx, func(line string) { fmt.Fprintln(stderr, "wireguard4netns:", line) }))
 }

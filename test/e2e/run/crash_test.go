@@ -16,11 +16,11 @@ import (
 // one takes a tenth of a second.
 const perRole = 24
 
-// dry is the traced run of a machine without a shot: how many system calls each
-// role makes from its start to its end.
-func (m *machine) shoot(t *testing.T, role string, at int, signal unix.Signal) shotResult {
+// shoot runs a command in a tunnel and sends a signal to one of our processes at
+// a certain system call. Without a role it only counts them.
+func (m *machine) shoot(t *testing.T, role string, at int, signal unix.Signal, command ...string) shotResult {
 	t.Helper()
-	cmd := m.run("true")
+	cmd := m.run(command...)
 	got, err := shoot.Call(exec.Command, shot{Command: cmd.Args, Env: cmd.Env, Role: role, At: at, Signal: signal})
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func places(calls int) (list []int) {
 // end: what was started ends, and nothing is left.
 func TestKillEachProcessAtEachStep(t *testing.T) {
 	t.Parallel()
-	calls := newMachine(t).shoot(t, "", 0, 0).Calls
+	calls := newMachine(t).shoot(t, "", 0, 0, "true").Calls
 	for _, role := range []string{
 		"run", "run's child", "supervisor", "supervisor's child", "inside", "engine", "wait", "wait's child", "app",
 	} {
@@ -52,7 +52,7 @@ func TestKillEachProcessAtEachStep(t *testing.T) {
 			m := newMachine(t)
 			before := nstest.TakeSnapshot(t, m.Host, "/run")
 			for _, at := range places(calls[role]) {
-				got := m.shoot(t, role, at, unix.SIGKILL)
+				got := m.shoot(t, role, at, unix.SIGKILL, "true")
 				if !got.Hit {
 					continue // this time it made fewer
 				}
@@ -75,5 +75,29 @@ func checkShot(t *testing.T, m *machine, where string, got shotResult) {
 	}
 	if got.Code != 0 && got.Code != 125 && got.Code != 137 {
 		t.Errorf("killed at %s: exit code %d\n%s", where, got.Code, got.Stderr)
+	}
+}
+
+// A signal that is to end the program does so whenever it comes: no moment of the
+// start is deaf.
+func TestSignalAtEachStepEndsIt(t *testing.T) {
+	t.Parallel()
+	calls := newMachine(t).shoot(t, "", 0, 0, "true").Calls
+	for _, role := range []string{"run", "wait"} {
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			before := nstest.TakeSnapshot(t, m.Host, "/run")
+			for _, at := range places(calls[role]) {
+				got := m.shoot(t, role, at, unix.SIGTERM, "sleep", "2")
+				if !got.Hit || got.Late {
+					break
+				}
+				if got.Code != 143 || got.Stderr != "" {
+					t.Errorf("SIGTERM at call %d of %d: exit code %d\n%s", at, calls[role], got.Code, got.Stderr)
+				}
+				before.Check(t)
+			}
+		})
 	}
 }

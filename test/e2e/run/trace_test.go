@@ -36,7 +36,8 @@ type shot struct {
 // shotResult is how the run went.
 type shotResult struct {
 	Hit    bool
-	Code   int // of what was started
+	Late   bool // the app had ended before
+	Code   int  // of what was started
 	Stderr string
 	Calls  map[string]int // by role, until the hit
 }
@@ -115,7 +116,9 @@ func (t *tracer) stopped(tid int, status unix.WaitStatus) {
 				t.Code = 128 + int(status.Signal())
 			}
 		}
-		delete(t.inCall, tid)
+		if t.role[tid] == "app" && !t.Hit {
+			t.Late = true
+		}
 		return
 	}
 	deliver := 0
