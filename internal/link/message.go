@@ -109,6 +109,13 @@ func (n *Conn) addAddress(index int, p netip.Prefix) error {
 	return err
 }
 
+// metricIPv6 puts a route before those that others make, which have 1024
+// (IP6_RT_PRIO_USER).
+const metricIPv6 = 512
+
+// addRoute adds a route that comes before another to the same destination and
+// leaves that in place: the namespace may have a network already, and is to have
+// it again when the link is gone.
 func (n *Conn) addRoute(index, table int, p netip.Prefix) error {
 	if table == 0 {
 		table = unix.RT_TABLE_MAIN
@@ -117,7 +124,14 @@ func (n *Conn) addRoute(index, table int, p netip.Prefix) error {
 	attrs.Bytes(unix.RTA_DST, p.Masked().Addr().AsSlice())
 	attrs.Uint32(unix.RTA_OIF, uint32(index))
 	attrs.Uint32(unix.RTA_TABLE, uint32(table))
-	_, err := n.execute(unix.RTM_NEWROUTE, netlink.Acknowledge|netlink.Create|netlink.Replace, rtmsg(table, p), attrs)
+	if p.Addr().Is6() {
+		attrs.Uint32(unix.RTA_PRIORITY, metricIPv6)
+	}
+	// Of IPv4 routes with the same metric the last one made is the first.
+	_, err := n.execute(unix.RTM_NEWROUTE, netlink.Acknowledge|netlink.Create, rtmsg(table, p), attrs)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // this very route: a hook was faster
+	}
 	return err
 }
 
