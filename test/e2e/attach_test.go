@@ -288,6 +288,35 @@ func TestAttachDetached(t *testing.T) {
 	before.Check(t)
 }
 
+// TestAttachOtherNetwork: a namespace that has a network already uses the tunnel
+// as long as that is there, and then what it had before.
+func TestAttachOtherNetwork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	pid, end := w.makeTarget(t, "unshare")
+	succeed(t, enter(pid, "sh", "-ec", `ip link add eth0 type veth peer name far0
+ip link set far0 up
+ip link set eth0 up
+ip addr add 203.0.113.2/24 dev eth0
+ip addr add 2001:db8:9::2/64 dev eth0 nodad
+ip route add default via 203.0.113.1
+ip route add default via 2001:db8:9::1`))
+	before := succeed(t, enter(pid, "sh", "-c", "ip route; ip -6 route show default"))
+	cmd := w.attach(t, "-c", strconv.Itoa(pid), "wg0", w.account(t))
+	checkTraffic(t, entering(pid), w.peer)
+	for _, far := range []string{"198.51.100.1", "2001:db8:ffff::1"} {
+		contains(t, succeed(t, enter(pid, "ip", "route", "get", far)), " dev wg0 ")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	exitCode(t, cmd, goneWithin)
+	if after := succeed(t, enter(pid, "sh", "-c", "ip route; ip -6 route show default")); after != before {
+		t.Errorf("routes before:\n%s\nafter:\n%s", before, after)
+	}
+	end()
+}
+
 // TestAttachKilled: whichever process of a tunnel is killed, the link goes and
 // nothing is left behind.
 func TestAttachKilled(t *testing.T) {
