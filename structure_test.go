@@ -41,6 +41,7 @@ var imports = map[string][]string{
 	"internal/link":    {},
 	"internal/state":   {},
 	"internal/uapi":    {"conf"},
+	"internal/wg":      {"conf", "internal/uapi"},
 	"internal/sandbox": {"internal/sys"},
 	"internal/ns":      {"internal/sys", "internal/ns/inside"},
 	"internal/engine":  {"internal/uapi", "internal/sandbox", "internal/sys", "internal/engine/wggo"},
@@ -51,6 +52,7 @@ var imports = map[string][]string{
 var pure = map[string][]string{
 	"conf":          {"os", "os/exec", "golang.org/x/sys/unix", "syscall"},
 	"internal/dns":  {"os", "net", "os/exec", "golang.org/x/sys/unix", "syscall"},
+	"internal/wg":   {"os", "net", "os/exec", "golang.org/x/sys/unix", "syscall"},
 	"internal/plan": {"os", "net", "os/exec", "golang.org/x/sys/unix", "syscall", "time/tzdata"},
 }
 
