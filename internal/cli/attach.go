@@ -64,6 +64,9 @@ func attach(ctx context.Context, env *Env, f attachFlags, target, ifname, name s
 	if err != nil {
 		return &usageError{err: err, hint: "a PID, a path such as /proc/PID/ns/net, or fd:N"}
 	}
+	if err := errors.Join(checkTarget(t), f.checkWait()); err != nil {
+		return err
+	}
 	if err := absolute(&t.Path, &f.userns, &f.tmpdir); err != nil {
 		return err
 	}

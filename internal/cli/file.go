@@ -45,13 +45,18 @@ func (env *Env) find(name string) (string, error) {
 	if err == nil || strings.Contains(name, "/") {
 		return name, nil
 	}
+	closed := ""
 	for _, dir := range env.configDirs() {
 		path := filepath.Join(dir, name+".conf")
-		if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		_, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			closed = " (" + dir + " may not be read)" // as it should not, where root's keys are
+		case !errors.Is(err, fs.ErrNotExist):
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("%s: %w", name, errNoConf)
+	return "", fmt.Errorf("%s: %w%s", name, errNoConf, closed)
 }
 
 // confNames lists what a CONF that is a name can be.

@@ -9,6 +9,7 @@ import (
 	"wireguard4netns/conf"
 	"wireguard4netns/internal/doctor"
 	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/state"
 	"wireguard4netns/internal/supervisor"
 	"wireguard4netns/internal/tunnel"
@@ -23,6 +24,7 @@ var hints = []struct {
 	{ns.ErrLinkExists, "choose another name for the link"},
 	{ns.ErrTargetGone, "is the program still running? ps tells"},
 	{ns.ErrTargetDenied, "run this as the user who started it"},
+	{ns.ErrNotUserNS, "give the /proc/PID/ns/user of a process in it, or leave the flag out"},
 	{ns.ErrNotNetNS, "give a PID, /proc/PID/ns/net, or a path that ip netns or podman made"},
 	{ns.ErrNotFound, "is it in PATH, and not below a directory that is hidden inside (/run)?"},
 	{ns.ErrNotExecutable, "is it a program, and does its mode allow to execute it?"},
@@ -30,6 +32,7 @@ var hints = []struct {
 	{state.ErrBadName, "give --name a shorter or plainer one"},
 	{tunnel.ErrNoHandshake, "no reply means: a wrong key on either side, a wrong endpoint, or a firewall that drops UDP"},
 	{tunnel.ErrPortInUse, doctor.PortInUse.Do},
+	{plan.ErrNotServer, "such as --dns 10.0.0.1,example.com: a server, and what is added to short names"},
 	{errNoConf, "give a path, or put the file at ~/.config/wireguard4netns/NAME.conf"},
 	{supervisor.ErrNoTunnel, "wireguard4netns list names those that stand; up makes one"},
 	{supervisor.ErrNotOurs, "nsenter(1), or the program that made them, gets you in"},

@@ -123,6 +123,9 @@ func run(ctx context.Context, env *Env, f runFlags, name string, command []strin
 // runOptions reads the file that name means and says what of it and of the flags
 // makes the tunnel.
 func (env *Env) runOptions(f runFlags, name string) (c *file, o wireguard4netns.Options, err error) {
+	if err := errors.Join(f.checkWait(), f.checkInside()); err != nil {
+		return nil, o, err
+	}
 	say := env.sayTo()
 	if c, err = env.load(name, say); err != nil {
 		return nil, o, err
@@ -192,6 +195,9 @@ func sameDir(a, b string) bool {
 // checkFDs sees to it that what the caller passed on purpose, and nothing else,
 // gets further than this process.
 func (f *runFlags) checkFDs() error {
+	if f.preserve < 0 {
+		return errCount
+	}
 	for fd := 3; fd < 3+f.preserve; fd++ {
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return &usageError{err: fmt.Errorf("--preserve-fds %d: descriptor %d is not open", f.preserve, fd), hint: "open it in the shell, as in: 3<file"}

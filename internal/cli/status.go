@@ -21,7 +21,7 @@ func newList(env *Env) *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List tunnels",
 		Example: `  wireguard4netns list`,
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			all, err := env.statuses(nil)
 			if err == nil && asJSON {

@@ -27,6 +27,7 @@ var (
 	ErrTargetGone   = errors.New("no such process")
 	ErrTargetDenied = errors.New("the namespace belongs to another user")
 	ErrNotNetNS     = errors.New("not a network namespace")
+	ErrNotUserNS    = errors.New("not a user namespace")
 )
 
 // Set is the namespaces of one tunnel, held by descriptors that it owns.

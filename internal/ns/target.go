@@ -22,11 +22,14 @@ type Target struct {
 	PID        int
 	Path       string
 	FD         int    // borrowed; used when PID is 0 and Path is empty
+	Given      string // what messages call it; empty: by the above
 	UserNSPath string // the user namespace to join; empty: the one that owns the network namespace
 }
 
 func (t Target) String() string {
 	switch {
+	case t.Given != "":
+		return t.Given
 	case t.PID != 0:
 		return fmt.Sprintf("process %d", t.PID)
 	case t.Path != "":
@@ -75,7 +78,7 @@ func Open(t Target) (*Set, error) {
 		return nil, fmt.Errorf("%s: %w", t, ErrNotNetNS)
 	}
 	if t.UserNSPath != "" {
-		s.User, err = os.Open(t.UserNSPath)
+		s.User, err = openUser(t.UserNSPath)
 	} else {
 		s.User, err = sys.UserNSOf(int(net.Fd()))
 	}
@@ -96,6 +99,18 @@ func Open(t Target) (*Set, error) {
 		s.User = nil
 	}
 	return s, nil
+}
+
+func openUser(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if kind, err := sys.NSType(int(f.Fd())); err != nil || kind != unix.CLONE_NEWUSER {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, ErrNotUserNS)
+	}
+	return f, nil
 }
 
 func (t Target) openNet() (*os.File, error) {

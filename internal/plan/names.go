@@ -66,7 +66,7 @@ func servers(list []string) (addrs []netip.Addr, search []string, err error) {
 		search = append(search, s)
 	}
 	if len(addrs) == 0 && len(search) > 0 {
-		return nil, nil, fmt.Errorf("--dns %s: not an IP address, and no other server is given", search[0])
+		return nil, nil, fmt.Errorf("--dns %s: %w", search[0], ErrNotServer)
 	}
 	return addrs, search, nil
 }

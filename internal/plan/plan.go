@@ -20,6 +20,9 @@ import (
 // ErrNoAddress: a file without Address gives an app no network.
 var ErrNoAddress = errors.New("no Address in [Interface]: the app would have no network")
 
+// ErrNotServer: of what is given for DNS nothing can be asked.
+var ErrNotServer = errors.New("not an IP address, and no other server is given")
+
 // Options is what the user asks beyond the file.
 type Options struct {
 	IfName string

@@ -16,11 +16,11 @@ import (
 // between two processes of one binary, and of nothing else.
 var known = []error{
 	ns.ErrUserNSDenied, ns.ErrUserNSLimit, ns.ErrNoTUN, ns.ErrTUNDenied, ns.ErrLinkExists,
-	ns.ErrTargetGone, ns.ErrTargetDenied, ns.ErrNotNetNS,
+	ns.ErrTargetGone, ns.ErrTargetDenied, ns.ErrNotNetNS, ns.ErrNotUserNS,
 	state.ErrInUse, state.ErrBadName, state.ErrUnsafe,
-	host.ErrUnresolved, plan.ErrNoAddress,
+	host.ErrUnresolved, plan.ErrNoAddress, plan.ErrNotServer,
 	tunnel.ErrNoHandshake, tunnel.ErrPortInUse, ErrNotOurs,
-	syscall.ENOSPC, syscall.EDQUOT, syscall.EADDRINUSE, syscall.EACCES, syscall.EPERM,
+	syscall.ENOSPC, syscall.EDQUOT, syscall.EADDRINUSE, syscall.EACCES, syscall.EPERM, syscall.ENOENT,
 }
 
 // remoteError is an error of the supervisor as it reaches the front.

@@ -54,7 +54,7 @@ func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, sa
 	if t := start.Target; t != nil && t.PID == 0 && t.Path == "" {
 		cmd.ExtraFiles[netnsFD-socketFD] = os.NewFile(uintptr(t.FD), "target")
 		moved := *t
-		moved.FD = netnsFD
+		moved.FD, moved.Given = netnsFD, t.String()
 		start.Target = &moved
 	}
 	if stderr != nil {

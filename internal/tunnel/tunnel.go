@@ -75,6 +75,9 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 		return nil, err
 	}
 	p, err := plan.New(config, r.Options, facts)
+	if errors.Is(err, plan.ErrNoAddress) {
+		return nil, fmt.Errorf("%s: %w", r.ConfName, err)
+	}
 	if err != nil {
 		return nil, err
 	}
