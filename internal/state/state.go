@@ -252,6 +252,9 @@ func sweep(root string) error {
 // if nobody listens there: another tunnel may have taken the name.
 func removeOutside(path string) error {
 	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // published meanwhile, under another name
+	}
 	if err != nil {
 		return err
 	}
