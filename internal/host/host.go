@@ -66,26 +66,43 @@ func Resolve(ctx context.Context, e conf.Endpoint) ([]plan.Route, error) {
 }
 
 // routeMTU returns the MTU in bytes of the host's route to addr, also as path
-// MTU discovery knows it (IP_MTU, ip(7)), or 0 when there is no route. Connecting
-// a UDP socket sends nothing.
+// MTU discovery knows it, or 0 when there is no route.
 func routeMTU(addr netip.AddrPort) int {
-	family, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_MTU
-	if !addr.Addr().Is4() {
-		family, level, option = unix.AF_INET6, unix.IPPROTO_IPV6, unix.IPV6_MTU
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := connect(addr)
 	if err != nil {
 		return 0
 	}
 	defer unix.Close(fd)
-	if err := unix.Connect(fd, sockaddr(addr)); err != nil {
-		return 0
-	}
-	mtu, err := unix.GetsockoptInt(fd, level, option)
+	mtu, err := mtuOf(fd, addr)
 	if err != nil {
 		return 0
 	}
 	return mtu
+}
+
+// connect returns a UDP socket that is connected to addr, which sends nothing and
+// has the kernel choose a route. The caller closes it.
+func connect(addr netip.AddrPort) (fd int, err error) {
+	family := unix.AF_INET
+	if !addr.Addr().Is4() {
+		family = unix.AF_INET6
+	}
+	if fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, err
+	}
+	if err := unix.Connect(fd, sockaddr(addr)); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// mtuOf asks for IP_MTU (ip(7)) or its like for IPv6.
+func mtuOf(fd int, addr netip.AddrPort) (int, error) {
+	if addr.Addr().Is4() {
+		return unix.GetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU)
+	}
+	return unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU)
 }
 
 func sockaddr(addr netip.AddrPort) unix.Sockaddr {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -148,7 +149,12 @@ func watchExit(end context.CancelCauseFunc) {
 
 // serve returns when the tunnel is over.
 func serve(ctx context.Context, end context.CancelCauseFunc, t *tunnel.Tunnel, start Start, front *conn, apps <-chan App, held <-chan struct{}) {
-	go t.TryAllAddresses(ctx)
+	ctx, stop := context.WithCancel(ctx)
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
+	defer stop()
+	watchers.Go(func() { t.TryAllAddresses(ctx) })
+	watchers.Go(func() { t.Watch(ctx) })
 	go func() {
 		select {
 		case <-t.Engine.Done(): // by itself: somebody inside deleted the link

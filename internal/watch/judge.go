@@ -1,0 +1,62 @@
+package watch
+
+import (
+	"net/netip"
+	"time"
+
+	"wireguard4netns/internal/host"
+)
+
+const (
+	restPause = 10 * time.Second // between two looks when nothing happens
+	callPause = time.Second      // between two calls that nobody has answered
+	mostCalls = 3                // after one change; then the engine's own timers have it
+)
+
+// seen is a peer at one look.
+type seen struct {
+	endpoint  netip.AddrPort // not valid: none known
+	path      host.Path      // to endpoint
+	handshake time.Time      // the last; zero: never
+}
+
+// memory is what earlier looks left of a peer.
+type memory struct {
+	known    bool // there was one
+	endpoint netip.AddrPort
+	path     host.Path
+	called   time.Time // zero: no call is open
+	calls    int       // since the change
+}
+
+// judge decides whether the peer is to be called: after the path to its endpoint
+// moved or came back, after the machine woke, and again when a call was in vain.
+func (m *memory) judge(now time.Time, s seen, woke bool) (call bool) {
+	before := *m
+	m.known, m.endpoint, m.path = true, s.endpoint, s.path
+	switch there := s.path.Source.IsValid(); {
+	case !there:
+		m.called = time.Time{}
+	case before.known && before.endpoint == s.endpoint && moved(before.path, s.path), woke:
+		m.called, m.calls = now, 1
+		return true
+	case m.called.IsZero():
+	case s.handshake.After(m.called), m.calls >= mostCalls:
+		m.called = time.Time{}
+	case now.Sub(m.called) >= time.Duration(m.calls)*callPause:
+		m.calls++
+		return true
+	}
+	return false
+}
+
+// pause returns how long to wait for the next look at the peer.
+func (m *memory) pause() time.Duration {
+	if m.called.IsZero() {
+		return restPause
+	}
+	return callPause
+}
+
+// moved tells whether packets leave from elsewhere; another MTU is no move.
+func moved(a, b host.Path) bool { return a.Source != b.Source || a.Link != b.Link }

@@ -1,0 +1,108 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"wireguard4netns/internal/nstest"
+)
+
+// comesBack is how soon after the host's route traffic must flow.
+const comesBack = 3 * time.Second
+
+// flows sends one packet through the tunnel and fails the test unless its answer
+// is there in time. The engine keeps the packet until it has a session.
+func (w *world) flows(t *testing.T, name string, limit time.Duration) {
+	t.Helper()
+	start := time.Now()
+	w.mustRun(t, "exec", name, "--", "ping", "-c", "1", "-W", "20", w.peer.Addr4.String())
+	took := time.Since(start)
+	t.Logf("an answer after %v", took)
+	if took > limit {
+		t.Errorf("an answer after %v, want one within %v", took, limit)
+	}
+}
+
+// heard is what the peer has received of all tunnels.
+func (w *world) heard(t *testing.T) string {
+	t.Helper()
+	return w.peer.Run(t, "wg show wg0 transfer | cut -f 1,2")
+}
+
+// TestHostNetworkChanges: the host's network moves under a tunnel. The peer hears
+// of it, and packets flow at once.
+func TestHostNetworkChanges(t *testing.T) {
+	t.Parallel()
+	prefix := netip.MustParsePrefix
+	for name, change := range map[string]func(t *testing.T, w *world){
+		"another address": func(t *testing.T, w *world) {
+			w.machine.Run(t, "ip", "addr", "del", "192.0.2.2/24", "dev", "eth0")
+			w.machine.Run(t, "ip", "addr", "add", "192.0.2.3/24", "dev", "eth0")
+		},
+		"another link, the same address": func(t *testing.T, w *world) {
+			w.machine.Run(t, "ip", "link", "del", "eth0")
+			nstest.Connect(t,
+				nstest.End{Host: w.machine, Name: "eth0", Addrs: []netip.Prefix{prefix("192.0.2.2/24")}},
+				nstest.End{Host: w.internet, Name: "eth0", Addrs: []netip.Prefix{prefix("192.0.2.1/24")}})
+		},
+		"another link beside the old one": func(t *testing.T, w *world) {
+			nstest.Connect(t,
+				nstest.End{Host: w.machine, Name: "eth1", Addrs: []netip.Prefix{prefix("198.51.100.2/24")}},
+				nstest.End{Host: w.internet, Name: "eth1", Addrs: []netip.Prefix{prefix("198.51.100.1/24")}})
+			w.machine.Run(t, "ip", "route", "add", "192.0.2.1/32", "via", "198.51.100.1")
+			w.internet.Run(t, "ip", "link", "set", "eth0", "down")
+			w.internet.Run(t, "ip", "addr", "add", "192.0.2.1/32", "dev", "eth1")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.mustRun(t, "up", "--name", "home", w.account(t))
+			w.flows(t, "home", 10*time.Second)
+			before := w.heard(t)
+			change(t, w)
+			// No program says a word: the tunnel itself does.
+			nstest.Eventually(t, comesBack, func() error {
+				if heard := w.heard(t); heard == before {
+					return fmt.Errorf("the peer has heard nothing since the change: %s", heard)
+				}
+				return nil
+			})
+			w.flows(t, "home", comesBack)
+			w.mustRun(t, "down", "home")
+		})
+	}
+}
+
+// TestUpBeforeTheNetwork: a tunnel to an address needs no network to start, and
+// connects when there is one.
+func TestUpBeforeTheNetwork(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.machine.Run(t, "ip", "link", "set", "eth0", "down")
+	w.mustRun(t, "up", "--name", "home", w.account(t))
+	log := w.machine.Path(w.status(t, "home").Directory + "/log")
+	ping := w.tool("exec", "home", "--", "ping", "-c", "1", "-W", "20", w.peer.Addr4.String())
+	nstest.Start(t, ping)
+	nstest.Eventually(t, 5*time.Second, func() error {
+		if text, err := os.ReadFile(log); err != nil || !strings.Contains(string(text), "handshake initiation") {
+			return fmt.Errorf("no handshake was tried: %s, %v", text, err)
+		}
+		return nil
+	})
+	w.machine.Run(t, "ip", "link", "set", "eth0", "up")
+	back := time.Now()
+	if code := exitCode(t, ping, 30*time.Second); code != 0 {
+		t.Errorf("ping: exit code %d", code)
+	}
+	if took := time.Since(back); took > comesBack {
+		t.Errorf("an answer %v after the route, want one within %v", took, comesBack)
+	} else {
+		t.Logf("an answer %v after the route", took)
+	}
+	w.mustRun(t, "down", "home")
+}
