@@ -1,6 +1,6 @@
-// Package wg is the language of wg(8): what its show and showconf print. It is
-// pure: a uapi.Device goes in, text comes out, byte for byte that of
-// wireguard-tools 1.0.20210914.
+// Package wg is the language of wg(8): what its show and showconf print of a
+// device, byte for byte that of wireguard-tools 1.0.20210914, and what change its
+// set and syncconf make. It is pure.
 package wg
 
 import (

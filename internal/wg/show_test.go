@@ -83,15 +83,19 @@ func TestAsWG(t *testing.T) {
 }
 
 // realWG returns a function that runs wg(8) with an engine that answers body.
-// Words with = before its arguments are for its environment.
+// Words before its arguments that begin with WG_ are for its environment.
 func realWG(t *testing.T, body string) func(args ...string) string {
+	return wgOn(t, still(body))
+}
+
+func wgOn(t *testing.T, engine uapi.Engine) func(args ...string) string {
 	path := filepath.Join(t.TempDir(), "wg0.sock")
 	l, err := uapi.Listen(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan error, 1)
-	go func() { served <- l.Serve(context.Background(), still(body)) }()
+	go func() { served <- l.Serve(context.Background(), engine) }()
 	t.Cleanup(func() {
 		if err := errors.Join(l.Close(), <-served); err != nil {
 			t.Error(err)
@@ -100,7 +104,7 @@ func realWG(t *testing.T, body string) func(args ...string) string {
 	return func(args ...string) string {
 		t.Helper()
 		n := 0
-		for strings.Contains(args[n], "=") {
+		for strings.HasPrefix(args[n], "WG_") {
 			n++
 		}
 		cmd := exec.Command("unshare", append([]string{"--user", "--mount", "--map-root-user", "--", "sh", "-ec",

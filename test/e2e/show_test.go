@@ -56,3 +56,59 @@ func TestShow(t *testing.T) {
 	}
 	w.mustRun(t, "down", "--all")
 }
+
+// A running tunnel changes as wg(8) would change it.
+func TestSet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	account := w.peer.NewAccount(t, internet4, nstest.AccountOptions{PSK: true})
+	w.mustRun(t, "up", "--name", "home", account.WriteConf(t))
+	ping := func() {
+		t.Helper()
+		w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "5", w.peer.Addr4.String())
+	}
+	ping()
+	field := func(name string) string { return w.mustRun(t, "show", "home", name) }
+	handshake := field("latest-handshakes")
+	other := encode(newKey(t).PublicKey().Bytes())
+	w.mustRun(t, "set", "home", "listen-port", "40404", "peer", account.PeerKey, "persistent-keepalive", "21")
+	shown := w.mustRun(t, "showconf", "home")
+	w.mustRun(t, "set", "home", "peer", other, "endpoint", "192.0.2.77:9", "allowed-ips", "10.99.0.0/16")
+	contains(t, field("dump"), "\t40404\t", "\t21\n", other+"\t(none)\t192.0.2.77:9\t10.99.0.0/16\t")
+	ping()
+	if now := field("latest-handshakes"); !strings.Contains(now, handshake) {
+		t.Errorf("the session was lost by set: %s became %s", handshake, now)
+	}
+
+	w.mustRun(t, "syncconf", "home", writeConf(t, strings.Replace(shown, "PersistentKeepalive = 21", "PersistentKeepalive = 22", 1)))
+	contains(t, field("persistent-keepalive"), "\t22\n")
+	lacks(t, field("peers"), other)
+	ping()
+	if now := field("latest-handshakes"); now != handshake {
+		t.Errorf("the session was lost by syncconf: %s became %s", handshake, now)
+	}
+	if port := field("listen-port"); port != "40404\n" {
+		t.Errorf("listen-port: %s", port)
+	}
+
+	w.mustRun(t, "addconf", "home", writeConf(t, "[Peer]\nPublicKey = "+other+"\n"))
+	contains(t, field("peers"), other, account.PeerKey)
+	w.mustRun(t, "setconf", "home", writeConf(t, shown))
+	if peers := field("peers"); peers != account.PeerKey+"\n" {
+		t.Errorf("after setconf: %s", peers)
+	}
+	ping()
+	w.mustRun(t, "set", "home", "peer", account.PeerKey, "remove")
+	if peers := field("peers"); peers != "" {
+		t.Errorf("after remove: %s", peers)
+	}
+	for _, args := range [][]string{
+		{"set", "home", "listen-port", "many"}, {"set", "nothing", "listen-port", "1"}, {"set", "home"},
+		{"setconf", "home", "/nonexistent"}, {"syncconf", "home", writeConf(t, "[Interface]\nColour = red\n")},
+	} {
+		if _, errs, code := w.run(t, args...); code != 125 || !strings.HasPrefix(errs, "wireguard4netns: ") {
+			t.Errorf("%s: exit code %d: %s", args, code, errs)
+		}
+	}
+	w.mustRun(t, "down", "home")
+}
