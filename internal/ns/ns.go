@@ -116,7 +116,7 @@ func joinError(name string, err error) error {
 	case step.Step == sys.StepOpenTUN && errors.Is(err, fs.ErrPermission):
 		meaning = ErrTUNDenied
 	case step.Step == sys.StepCreateTUN && (errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL)):
-		return fmt.Errorf("create link %s: %w: %w", name, ErrLinkExists, step.Err)
+		return fmt.Errorf("create link %s: %w", name, ErrLinkExists) // the errno differs with its kind
 	case (step.Step == sys.StepJoinUserNS || step.Step == sys.StepJoinNetNS) && errors.Is(err, fs.ErrPermission):
 		meaning = ErrTargetDenied
 	default:

@@ -49,7 +49,7 @@ type Dir struct {
 
 // Claim takes the name of a tunnel below root and makes its directory, not yet
 // visible. It also takes away what killed supervisors left below root.
-func Claim(root, name string) (*Dir, error) {
+func Claim(root, name string) (_ *Dir, err error) {
 	if !nameRule.MatchString(name) {
 		return nil, fmt.Errorf("claim tunnel %q: %w", name, ErrBadName)
 	}
@@ -58,6 +58,11 @@ func Claim(root, name string) (*Dir, error) {
 		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
 	}
 	defer gate.Close()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, dropRoot(root))
+		}
+	}()
 	if err := sweep(root); err != nil {
 		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
 	}

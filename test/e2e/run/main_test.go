@@ -35,15 +35,16 @@ const deadline = 20 * time.Second
 // machine is that of a user who has the program and a configuration.
 type machine struct {
 	*nstest.Host
+	t       testing.TB
 	program string
 	conf    string // path of a file; nobody answers at its endpoint
 	private string // its keys
 	psk     string
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	t.Helper()
-	m := &machine{Host: nstest.NewHost(t), program: nstest.Build(t), private: newKey(), psk: newKey()}
+	m := &machine{t: t, Host: nstest.NewHost(t), program: nstest.Build(t), private: newKey(), psk: newKey()}
 	m.conf = filepath.Join(t.TempDir(), "wg0.conf")
 	writeFile(t, m.conf, fmt.Sprintf(`[Interface]
 PrivateKey = %s
@@ -65,7 +66,7 @@ func newKey() string {
 	return base64.StdEncoding.EncodeToString(key[:])
 }
 
-func writeFile(t *testing.T, path, text string) {
+func writeFile(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
