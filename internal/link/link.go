@@ -59,8 +59,8 @@ func (n *Conn) Configure(c Config) error {
 		return fmt.Errorf("set addr_gen_mode of %s: %w", c.Name, err)
 	}
 	if c.MTU != 0 {
-		if err := n.change(index, change{mtu: c.MTU}); err != nil {
-			return fmt.Errorf("set MTU of %s to %d: %w", c.Name, c.MTU, err)
+		if err := n.setMTU(index, c.Name, c.MTU); err != nil {
+			return err
 		}
 	}
 	for _, a := range c.Addresses {
@@ -77,6 +77,22 @@ func (n *Conn) Configure(c Config) error {
 		if err := n.addRoute(index, c.Table, r); err != nil {
 			return fmt.Errorf("add route %s over %s: %w", r, c.Name, err)
 		}
+	}
+	return nil
+}
+
+// SetMTU changes the MTU of a link, in bytes.
+func (n *Conn) SetMTU(name string, mtu int) error {
+	index, err := n.index(name)
+	if err != nil {
+		return err
+	}
+	return n.setMTU(index, name, mtu)
+}
+
+func (n *Conn) setMTU(index int, name string, mtu int) error {
+	if err := n.change(index, change{mtu: mtu}); err != nil {
+		return fmt.Errorf("set MTU of %s to %d: %w", name, mtu, err)
 	}
 	return nil
 }

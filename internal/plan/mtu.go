@@ -18,38 +18,64 @@ const (
 	minIPv6MTU    = 1280 // RFC 8200, section 5; Linux drops IPv6 from a link below it
 	defaultMTU    = 1420 // Ethernet's 1500 less overheadIPv6, as wg-quick has it
 	largestPacket = math.MaxUint16
+	padding       = 16 // packets are padded to a multiple of it (whitepaper, 5.4.6)
 )
 
 // mtu decides the MTU of the link: the file's, or what the host's route to the
-// endpoint leaves; with several peers the smallest, as one link serves all.
+// endpoint leaves.
 func (p *Plan) mtu(c *conf.Config, o Options) {
-	_, v6 := families(c.Interface.Addresses)
+	_, p.v6 = families(c.Interface.Addresses)
 	if p.Link.MTU = c.Interface.MTU; p.Link.MTU != 0 {
-		p.MTUSource = "the file"
-		if v6 && p.Link.MTU < minIPv6MTU {
+		p.MTUSource, p.fixedMTU = "the file", true
+		if p.v6 && p.Link.MTU < minIPv6MTU {
 			p.warn("MTU %d is below %d: Linux has no IPv6 on such a link", p.Link.MTU, minIPv6MTU)
 		}
 		return
 	}
+	var first []Route
 	for _, peer := range p.Peers {
-		if len(peer.Candidates) == 0 || peer.Candidates[0].MTU == 0 {
-			continue
-		}
-		first := peer.Candidates[0]
-		overhead := overheadIPv6
-		if first.Addr.Addr().Is4() {
-			overhead = overheadIPv4
-		}
-		mtu := min(first.MTU, largestPacket) - overhead
-		if p.Link.MTU == 0 || mtu < p.Link.MTU {
-			p.Link.MTU = mtu
-			p.MTUSource = fmt.Sprintf("the route to %s (%d less %d)", first.Addr, first.MTU, overhead)
+		if len(peer.Candidates) > 0 {
+			first = append(first, peer.Candidates[0])
 		}
 	}
-	switch {
+	switch p.Link.MTU, p.MTUSource = smallest(first); {
 	case p.Link.MTU == 0:
 		p.Link.MTU, p.MTUSource = defaultMTU, "the default: no route to an endpoint"
-	case v6 && p.Link.MTU < minIPv6MTU:
+	case p.v6 && p.Link.MTU < minIPv6MTU:
 		p.Link.MTU, p.MTUSource = minIPv6MTU, "the least that IPv6 needs"
 	}
+}
+
+// MTUOver returns the MTU that the running link is to have, and why, when these
+// are the routes to its peers now. It is never above Link.MTU, which is what the
+// engine was started with: the engine pads a packet to a multiple of 16, but not
+// above that MTU, and what is above it by its remainder. So a smaller MTU is
+// rounded down to a multiple, which no padding makes longer.
+func (p *Plan) MTUOver(routes []Route) (mtu int, source string) {
+	mtu, source = smallest(routes)
+	switch {
+	case p.fixedMTU, mtu == 0, mtu >= p.Link.MTU:
+		return p.Link.MTU, p.MTUSource
+	case p.v6 && mtu < minIPv6MTU:
+		return minIPv6MTU, "the least that IPv6 needs"
+	}
+	return mtu - mtu%padding, source
+}
+
+// smallest returns what is left for a packet inside by the tightest of routes, as
+// one link serves all peers; 0 if the host has none of them.
+func smallest(routes []Route) (mtu int, source string) {
+	for _, r := range routes {
+		if r.MTU == 0 {
+			continue
+		}
+		overhead := overheadIPv6
+		if r.Addr.Addr().Is4() {
+			overhead = overheadIPv4
+		}
+		if left := min(r.MTU, largestPacket) - overhead; mtu == 0 || left < mtu {
+			mtu, source = left, fmt.Sprintf("the route to %s (%d less %d)", r.Addr, r.MTU, overhead)
+		}
+	}
+	return mtu, source
 }

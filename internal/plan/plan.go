@@ -71,6 +71,9 @@ type Plan struct {
 	Peers     []Peer
 	Hooks     Hooks
 	Warnings  []string
+
+	fixedMTU bool // the file has one
+	v6       bool // inside
 }
 
 // Peer is how a peer is reached.

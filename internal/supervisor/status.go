@@ -62,9 +62,10 @@ func status(t *tunnel.Tunnel, began time.Time) *Status {
 	s := &Status{
 		Name: t.Dir.Name(), Interface: p.Link.Name, Since: began.Truncate(time.Second),
 		SupervisorPID: os.Getpid(), EnginePID: t.Engine.Pid(), EngineRestarts: t.Engine.Restarts(),
-		MTU: p.Link.MTU, MTUSource: p.MTUSource, Addresses: p.Link.Addresses, DNS: p.DNS, Search: p.Search,
+		Addresses: p.Link.Addresses, DNS: p.DNS, Search: p.Search,
 		Directory: t.Dir.Path(), UAPISocket: t.UAPIPath(),
 	}
+	s.MTU, s.MTUSource = t.MTU()
 	s.Processes, _ = t.NS.Members()
 	if s.EnginePID == 0 {
 		s.State, s.Cause = "engine-restarting", "the engine ended and another is being started"

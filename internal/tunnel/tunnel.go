@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"wireguard4netns/conf"
@@ -50,7 +51,9 @@ type Tunnel struct {
 	// TUN keeps the link alive while an engine dies and another takes over.
 	TUN *os.File
 
-	uapiPath string // not in Dir, if set
+	links    *link.Conn              // inside
+	mtu      atomic.Pointer[linkMTU] // nil: the plan's
+	uapiPath string                  // not in Dir, if set
 	log      *Log
 	undo     []func() error // last in, first out
 }
@@ -108,7 +111,7 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	if r.Target != nil {
 		t.push(tun.Close) // who attaches next may want the name
 	} // else it goes with this process: the kernel takes 10 ms to remove a link
-	defer netlink.Close()
+	t.push(netlink.Close)
 	if r.Target != nil {
 		if err := t.NS.Release(); err != nil {
 			return nil, err
@@ -117,11 +120,10 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	if err := t.hooks(ctx, "PreUp", p.Hooks.PreUp, say); err != nil {
 		return nil, err
 	}
-	links, err := link.NewConn(int(netlink.Fd()))
-	if err != nil {
+	if t.links, err = link.NewConn(int(netlink.Fd())); err != nil {
 		return nil, err
 	}
-	if err := links.Configure(p.Link); err != nil {
+	if err := t.links.Configure(p.Link); err != nil {
 		return nil, err
 	}
 	if err := t.engine(ctx, r, p); err != nil {

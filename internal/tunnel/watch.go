@@ -2,12 +2,43 @@ package tunnel
 
 import (
 	"context"
+	"fmt"
 
+	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/watch"
 )
 
 // Watch keeps the peers within reach while the host's network changes, until ctx
 // ends.
 func (t *Tunnel) Watch(ctx context.Context) {
-	watch.Run(ctx, watch.Config{Engine: t.Engine, Log: t.log.Line})
+	watch.Run(ctx, watch.Config{Engine: t.Engine, Routes: t.followRoutes, Log: t.log.Line})
+}
+
+// linkMTU is the MTU that the link has now.
+type linkMTU struct {
+	bytes  int
+	source string
+}
+
+// MTU returns the MTU of the link and where it came from.
+func (t *Tunnel) MTU() (bytes int, source string) {
+	if m := t.mtu.Load(); m != nil {
+		return m.bytes, m.source
+	}
+	return t.Plan.Link.MTU, t.Plan.MTUSource
+}
+
+// followRoutes gives the link the MTU that the routes to the peers leave.
+func (t *Tunnel) followRoutes(routes []plan.Route) {
+	before, _ := t.MTU()
+	mtu, source := t.Plan.MTUOver(routes)
+	if mtu == before {
+		return
+	}
+	if err := t.links.SetMTU(t.Plan.Link.Name, mtu); err != nil {
+		t.log.Line(err.Error())
+		return
+	}
+	t.mtu.Store(&linkMTU{mtu, source})
+	t.log.Line(fmt.Sprintf("link %s: MTU %d, from %s", t.Plan.Link.Name, mtu, source))
 }

@@ -16,10 +16,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"wireguard4netns/internal/host"
+	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -36,13 +38,16 @@ type Engine interface {
 // Config says what is watched.
 type Config struct {
 	Engine Engine
+	// Routes gets the routes to all endpoints when one of them has changed.
+	Routes func([]plan.Route)
 	Log    func(line string)
 }
 
 type watcher struct {
 	Config
-	clock *sleepClock
-	peers map[uapi.PublicKey]*memory
+	clock  *sleepClock
+	routes []plan.Route // as last told
+	peers  map[uapi.PublicKey]*memory
 }
 
 // Run watches until ctx ends.
@@ -90,6 +95,7 @@ func (w *watcher) look(ctx context.Context) (pause time.Duration) {
 	}
 	now, woke := time.Now(), w.clock.woke()
 	var call []uapi.Peer
+	var routes []plan.Route
 	before := w.peers
 	w.peers = make(map[uapi.PublicKey]*memory, len(d.Peers))
 	pause = restPause
@@ -102,11 +108,17 @@ func (w *watcher) look(ctx context.Context) (pause time.Duration) {
 		s := seen{endpoint: p.Endpoint, handshake: p.LastHandshake}
 		if p.Endpoint.IsValid() {
 			s.path = host.PathTo(p.Endpoint)
+			routes = append(routes, plan.Route{Addr: p.Endpoint, MTU: s.path.MTU})
 		}
 		if m.judge(now, s, woke) {
 			call = append(call, p)
 		}
 		pause = min(pause, m.pause())
+	}
+	slices.SortFunc(routes, func(a, b plan.Route) int { return a.Addr.Compare(b.Addr) })
+	if !slices.Equal(routes, w.routes) {
+		w.routes = routes
+		w.Routes(routes)
 	}
 	if len(call) > 0 {
 		if err := w.Engine.Set(ctx, calls(d, call)); err != nil && ctx.Err() == nil {

@@ -106,3 +106,43 @@ func TestUpBeforeTheNetwork(t *testing.T) {
 	}
 	w.mustRun(t, "down", "home")
 }
+
+// TestMTUFollows: the link has what the host's route leaves, also while it runs,
+// and full packets come through whole.
+func TestMTUFollows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mustRun(t, "up", "--name", "home", w.account(t))
+	w.mustRun(t, "up", "--name", "fixed", w.account(t, "MTU = 1400"))
+	shows := func(name, want string) error {
+		out := w.mustRun(t, "exec", name, "--", "ip", "link", "show", "wg0")
+		if !strings.Contains(out, "mtu "+want+" ") || fmt.Sprint(w.status(t, name).MTU) != want {
+			return fmt.Errorf("want MTU %s, status says %d:\n%s", want, w.status(t, name).MTU, out)
+		}
+		return nil
+	}
+	for _, step := range []struct{ host, link string }{{"1500", "1440"}, {"1400", "1328"}, {"1280", "1280"}, {"1500", "1440"}} {
+		w.machine.Run(t, "ip", "link", "set", "eth0", "mtu", step.host)
+		nstest.Eventually(t, comesBack, func() error { return shows("home", step.link) })
+		if step.host != "1400" {
+			continue
+		}
+		capture := nstest.StartCapture(t, w.machine, "eth0")
+		w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "5", "-M", "do", "-s", "1300", w.peer.Addr4.String())
+		longest := 0
+		for _, p := range capture.Stop(t) {
+			if p.Out && !p.IsNeighbour() {
+				if longest = max(longest, p.Length); !p.IsWireGuard() {
+					t.Errorf("a packet was cut in two: %v", p)
+				}
+			}
+		}
+		if longest != 1328+60 {
+			t.Errorf("the longest packet outside has %d bytes", longest)
+		}
+	}
+	if err := shows("fixed", "1400"); err != nil {
+		t.Error(err)
+	}
+	w.mustRun(t, "down", "--all")
+}
