@@ -103,11 +103,12 @@ which is short for "attach --detach" with the UAPI socket at DIR/INTERFACE.sock.
 		},
 	}
 	root.Flags().StringVar(&legacy.tmpdir, "tmpdir", ".", "with NS_PID INTERFACE CONF: `DIR` of the UAPI socket")
+	root.SuggestionsMinimumDistance = 1
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(newRun(env), newUp(env), newExec(env), newDown(env), newList(env), newStatus(env), newShow(env), newShowConf(env), newAttach(env), newDemo(env), newDoctor(env), newVersion())
+	root.AddCommand(newRun(env), newUp(env), newExec(env), newDown(env), newList(env), newStatus(env), newShow(env), newShowConf(env), newLogs(env), newAttach(env), newDemo(env), newDoctor(env), newVersion())
 	root.AddCommand(append(newConfs(env), newSet(env))...)
 	root.AddCommand(append(newDemoRoles(env), newDoctorRole(env))...)
 	return root

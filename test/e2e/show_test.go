@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -111,4 +112,49 @@ func TestSet(t *testing.T) {
 		}
 	}
 	w.mustRun(t, "down", "home")
+}
+
+// logs prints what a tunnel has said, and with -f what it says, up to its end.
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	// With --verbose the supervisor keeps standard error: it may not be a pipe here.
+	if err := w.tool("up", "--verbose", "--name", "home", w.account(t)).Run(); err != nil {
+		t.Fatal(err)
+	}
+	follow := w.tool("logs", "-f", "home")
+	var out lockedBuffer
+	follow.Stdout = &out
+	nstest.Start(t, follow)
+	ping := func() {
+		t.Helper()
+		w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "5", w.peer.Addr4.String())
+	}
+	ping()
+	nstest.Eventually(t, 10*time.Second, func() error {
+		if text := w.mustRun(t, "logs", "home"); !strings.Contains(out.String(), "andshake") || !strings.HasSuffix(out.String(), text) {
+			return fmt.Errorf("logs -f:\n%s\nlogs:\n%s", out.String(), text)
+		}
+		return nil
+	})
+	// The log is cut off before it grows too large.
+	log := w.machine.Path(w.status(t, "home").Directory + "/log")
+	if err := os.Truncate(log, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := len(out.String())
+	w.mustRun(t, "set", "home", "listen-port", "40405")
+	nstest.Eventually(t, 10*time.Second, func() error {
+		if text := w.mustRun(t, "logs", "home"); text == "" || !strings.HasSuffix(out.String()[before:], text) {
+			return fmt.Errorf("after the cut: logs -f:\n%s\nlogs:\n%s", out.String()[before:], text)
+		}
+		return nil
+	})
+	w.mustRun(t, "down", "home")
+	if code := exitCode(t, follow, 10*time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if _, errs, code := w.run(t, "logs", "home"); code != 125 || !strings.Contains(errs, "no tunnel of this name") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
 }
