@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +42,9 @@ type caller struct {
 	busy  bool      // a request is with the engine; guarded by Listener.mu
 }
 
-// Listen makes the socket at path with mode 0600. It is bound in a private
-// directory beside path and renamed, so it is never to be seen with another
-// mode, nor before it listens. A socket at path on which nobody listens any
-// more is replaced; anything else there is an error (EADDRINUSE, EEXIST).
+// Listen makes the socket at path with mode 0600. A socket at path on which nobody
+// listens any more is replaced; anything else there is an error (EADDRINUSE,
+// EEXIST). A process that is killed meanwhile leaves nothing but the socket.
 func Listen(path string) (*Listener, error) {
 	l, err := listen(path)
 	if err != nil {
@@ -53,67 +53,58 @@ func Listen(path string) (*Listener, error) {
 	return l, nil
 }
 
-func listen(path string) (_ *Listener, err error) {
-	private, err := os.MkdirTemp(filepath.Dir(path), ".uapi-*")
+func listen(path string) (*Listener, error) {
+	socket, err := bind(path)
+	if errors.Is(err, unix.EADDRINUSE) {
+		if err := stale(path); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+		socket, err = bind(path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(private)
-	socket, err := bind(private)
-	if err != nil {
-		return nil, err
-	}
-	made := filepath.Join(private, socketName)
 	l := &Listener{socket: socket, path: path, callers: make(map[*caller]struct{})}
-	if l.inode, err = inodeOf(made); err == nil {
-		err = publish(made, path)
-	}
-	if err != nil {
+	if l.inode, err = inodeOf(path); err != nil {
 		_ = socket.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-const socketName = "s"
-
 // bind goes through a descriptor of the directory: a socket's address holds
 // 108 bytes, a path may be longer (unix(7)).
-func bind(directory string) (*net.UnixListener, error) {
-	dir, err := os.Open(directory)
+func bind(path string) (*net.UnixListener, error) {
+	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	name := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + socketName
-	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	name := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)
+	listener, err := (&net.ListenConfig{Control: makePrivate}).Listen(context.Background(), "unix", name)
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // the name is of no use to anybody
+	}
 	if err != nil {
 		return nil, err
 	}
-	socket.SetUnlinkOnClose(false) // it is renamed
-	if err := os.Chmod(filepath.Join(directory, socketName), 0o600); err != nil {
-		_ = socket.Close()
-		return nil, err
-	}
+	socket := listener.(*net.UnixListener)
+	socket.SetUnlinkOnClose(false) // Close looks first whose it is
 	return socket, nil
 }
 
-// publish moves the socket to path unless something that lives is there.
-func publish(made, path string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, made, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) { // a file system without the flag
-		if _, err = os.Lstat(path); errors.Is(err, os.ErrNotExist) {
-			return os.Rename(made, path)
-		}
-		err = unix.EEXIST
+// makePrivate sets the mode that the socket's file has from its first moment: that
+// of the socket before bind.
+func makePrivate(_, _ string, conn syscall.RawConn) error {
+	var err error
+	if controlErr := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); controlErr != nil {
+		return controlErr
 	}
-	if !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	if err := stale(path); err != nil {
-		return err
-	}
-	return os.Rename(made, path)
+	return err
 }
 
 // stale returns nil when path is a socket on which nobody listens.

@@ -2,8 +2,10 @@ package run_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,7 +22,11 @@ const perRole = 24
 // a certain system call. Without a role it only counts them.
 func (m *machine) shoot(t *testing.T, role string, at int, signal unix.Signal, command ...string) shotResult {
 	t.Helper()
-	cmd := m.run(command...)
+	return m.shootAt(t, role, at, signal, m.run(command...))
+}
+
+func (m *machine) shootAt(t *testing.T, role string, at int, signal unix.Signal, cmd *exec.Cmd) shotResult {
+	t.Helper()
 	got, err := shoot.Call(exec.Command, shot{Command: cmd.Args, Env: cmd.Env, Role: role, At: at, Signal: signal})
 	if err != nil {
 		t.Fatal(err)
@@ -97,6 +103,39 @@ func TestSignalAtEachStepEndsIt(t *testing.T) {
 					t.Errorf("SIGTERM at call %d of %d: exit code %d\n%s", at, calls[role], got.Code, got.Stderr)
 				}
 				before.Check(t)
+			}
+		})
+	}
+}
+
+// The same for attach, to a namespace that ends by itself.
+func TestKillEachProcessOfAttach(t *testing.T) {
+	t.Parallel()
+	attach := func(t *testing.T, m *machine, role string, at int) shotResult {
+		target := m.Command("unshare", "-Urn", "sleep", "0.4")
+		if err := target.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer target.Wait()
+		m.processNamed(t, "sleep 0.4")
+		cmd := m.Command(m.program, "attach", "-c", "--tmpdir=/run/user", strconv.Itoa(target.Process.Pid), "wg0", m.conf)
+		cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR=/run/user")
+		return m.shootAt(t, role, at, unix.SIGKILL, cmd)
+	}
+	calls := attach(t, newMachine(t), "", 0).Calls
+	for _, role := range []string{"run", "supervisor", "supervisor's child", "engine", "wait"} {
+		if calls[role] == 0 {
+			t.Errorf("no process is %q: %v", role, calls)
+		}
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			m := newMachine(t)
+			before := nstest.TakeSnapshot(t, m.Host, "/run")
+			for _, at := range places(calls[role]) {
+				if got := attach(t, m, role, at); got.Hit {
+					checkShot(t, m, fmt.Sprintf("call %d of %d", at, calls[role]), got)
+					before.Check(t)
+				}
 			}
 		})
 	}
