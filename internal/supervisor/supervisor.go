@@ -84,7 +84,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 	}
 	ctl, err := listenControl(ctx, t, func() { end(errTold) })
 	if err == nil {
-		err = t.Dir.Publish()
+		err = errors.Join(t.Dir.Publish(), t.Settle())
 	}
 	if err != nil {
 		return errors.Join(err, t.Close())

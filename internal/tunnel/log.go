@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"wireguard4netns/internal/state"
 )
 
@@ -39,6 +41,20 @@ func (l *Log) Line(line string) {
 	}
 	n, _ := fmt.Fprintf(l.file, "%s %s\n", time.Now().Format(time.RFC3339Nano), line)
 	l.size += n
+}
+
+// Also returns a function that writes a line and passes it on to say.
+func (l *Log) Also(say func(string)) func(string) {
+	return func(line string) {
+		l.Line(line)
+		say(line)
+	}
+}
+
+// TakeStderr sends what this process writes to standard error, the last words of a
+// crash, to the file: whoever started it may wait for the end of its own.
+func (l *Log) TakeStderr() error {
+	return os.NewSyscallError("dup3", unix.Dup3(int(l.file.Fd()), unix.Stderr, 0))
 }
 
 // Close closes the file.

@@ -99,6 +99,7 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 		return nil, err
 	}
 	t.push(t.log.Close)
+	say = t.log.Also(say)
 	if t.NS, err = namespaces(ctx, r, p, say); err != nil {
 		return nil, err
 	}
@@ -200,6 +201,9 @@ func (t *Tunnel) listen(r Request, p *plan.Plan) error {
 	t.push(func() error { return errors.Join(l.Close(), <-served) })
 	return nil
 }
+
+// Settle lets go of what only the start needed.
+func (t *Tunnel) Settle() error { return t.log.TakeStderr() }
 
 // UAPIPath returns where the UAPI socket is.
 func (t *Tunnel) UAPIPath() string {
