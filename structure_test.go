@@ -45,7 +45,7 @@ var imports = map[string][]string{
 	"internal/sandbox": {"internal/sys"},
 	"internal/ns":      {"internal/sys", "internal/ns/inside"},
 	"internal/engine":  {"internal/uapi", "internal/sandbox", "internal/sys", "internal/engine/wggo"},
-	"internal/watch":   {"internal/host", "internal/plan", "internal/uapi"},
+	"internal/watch":   {"conf", "internal/host", "internal/plan", "internal/uapi"},
 	"internal/plan":    {"conf", "internal/dns", "internal/link", "internal/ns/inside", "internal/uapi"},
 }
 

@@ -4,14 +4,22 @@ import (
 	"context"
 	"fmt"
 
+	"wireguard4netns/conf"
 	"wireguard4netns/internal/plan"
+	"wireguard4netns/internal/uapi"
 	"wireguard4netns/internal/watch"
 )
 
 // Watch keeps the peers within reach while the host's network changes, until ctx
 // ends.
 func (t *Tunnel) Watch(ctx context.Context) {
-	watch.Run(ctx, watch.Config{Engine: t.Engine, Routes: t.followRoutes, Log: t.log.Line})
+	names := map[uapi.PublicKey]conf.Endpoint{}
+	for _, p := range t.Plan.Peers {
+		if _, literal := p.Endpoint.AddrPort(); !literal && !p.Endpoint.IsZero() {
+			names[uapi.PublicKey(p.PublicKey)] = p.Endpoint
+		}
+	}
+	watch.Run(ctx, watch.Config{Engine: t.Engine, Routes: t.followRoutes, Names: names, Log: t.log.Line})
 }
 
 // linkMTU is the MTU that the link has now.

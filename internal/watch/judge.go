@@ -18,6 +18,7 @@ type seen struct {
 	endpoint  netip.AddrPort // not valid: none known
 	path      host.Path      // to endpoint
 	handshake time.Time      // the last; zero: never
+	sent      uint64         // bytes
 }
 
 // memory is what earlier looks left of a peer.
@@ -27,6 +28,7 @@ type memory struct {
 	path     host.Path
 	called   time.Time // zero: no call is open
 	calls    int       // since the change
+	search   search
 }
 
 // judge decides whether the peer is to be called: after the path to its endpoint

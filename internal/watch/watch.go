@@ -6,6 +6,7 @@
 //	timer: 10 s, 1 s while a call is open ┼──▶ look ──▶ judge ──▶ call
 //	clocks: the machine was asleep ───────┘    engine's state,
 //	                                           path to each endpoint
+//	                                             └──▶ due ──▶ resolve ──▶ call there
 //
 // A call makes the engine forget the source it sent from, its session keys and
 // when it last called, and so begin a handshake now. It is said in UAPI alone, so
@@ -20,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"wireguard4netns/conf"
 	"wireguard4netns/internal/host"
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/uapi"
@@ -40,7 +42,9 @@ type Config struct {
 	Engine Engine
 	// Routes gets the routes to all endpoints when one of them has changed.
 	Routes func([]plan.Route)
-	Log    func(line string)
+	// Names are the endpoints that have to be resolved, of peers that have one.
+	Names map[uapi.PublicKey]conf.Endpoint
+	Log   func(line string)
 }
 
 type watcher struct {
@@ -48,19 +52,25 @@ type watcher struct {
 	clock  *sleepClock
 	routes []plan.Route // as last told
 	peers  map[uapi.PublicKey]*memory
+
+	helpers   sync.WaitGroup
+	resolving map[uapi.PublicKey]bool
+	answers   chan answer
 }
 
 // Run watches until ctx ends.
 func Run(ctx context.Context, c Config) {
-	var helpers sync.WaitGroup
-	defer helpers.Wait()
+	w := &watcher{
+		Config: c, clock: newSleepClock(timeAsleep), peers: map[uapi.PublicKey]*memory{},
+		resolving: map[uapi.PublicKey]bool{}, answers: make(chan answer),
+	}
+	defer w.helpers.Wait()
 	changes := make(chan struct{}, 1)
-	helpers.Go(func() {
+	w.helpers.Go(func() {
 		if err := hostChanges(ctx, changes); err != nil {
 			c.Log(fmt.Sprintf("watch the host's network: %v", err))
 		}
 	})
-	w := &watcher{Config: c, clock: newSleepClock(timeAsleep), peers: map[uapi.PublicKey]*memory{}}
 	for pause := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():
@@ -75,6 +85,8 @@ func Run(ctx context.Context, c Config) {
 			case <-changes:
 			default:
 			}
+		case a := <-w.answers:
+			w.use(ctx, a)
 		case <-time.After(pause):
 		}
 		pause = w.look(ctx)
@@ -84,12 +96,7 @@ func Run(ctx context.Context, c Config) {
 // look looks at all peers, calls those that judge says, and returns when to look
 // again.
 func (w *watcher) look(ctx context.Context) (pause time.Duration) {
-	body, err := w.Engine.Get(ctx)
-	if err != nil {
-		return restPause
-	}
-	d, err := uapi.Parse(bytes.NewReader(body))
-	clear(body)
+	d, err := w.device(ctx)
 	if err != nil {
 		return restPause
 	}
@@ -105,13 +112,18 @@ func (w *watcher) look(ctx context.Context) (pause time.Duration) {
 			m = new(memory)
 		}
 		w.peers[p.PublicKey] = m
-		s := seen{endpoint: p.Endpoint, handshake: p.LastHandshake}
+		s := seen{endpoint: p.Endpoint, handshake: p.LastHandshake, sent: p.TxBytes}
 		if p.Endpoint.IsValid() {
 			s.path = host.PathTo(p.Endpoint)
 			routes = append(routes, plan.Route{Addr: p.Endpoint, MTU: s.path.MTU})
 		}
 		if m.judge(now, s, woke) {
 			call = append(call, p)
+		}
+		if _, named := w.Names[p.PublicKey]; named {
+			if away := m.search.due(now, s, stale); away || woke {
+				w.resolve(ctx, p.PublicKey, away)
+			}
 		}
 		pause = min(pause, m.pause())
 	}
@@ -121,20 +133,37 @@ func (w *watcher) look(ctx context.Context) (pause time.Duration) {
 		w.Routes(routes)
 	}
 	if len(call) > 0 {
-		if err := w.Engine.Set(ctx, calls(d, call)); err != nil && ctx.Err() == nil {
-			w.Log(fmt.Sprintf("call peers after a change of the host's network: %v", err))
-		}
+		w.call(ctx, d, call, true)
 	}
 	return pause
 }
 
-// calls is the request that has an engine call peers of d from scratch. Another
-// private key, for a moment, expires the sessions of all peers; the same endpoint
-// as before drops the source; a keepalive that is turned on is sent at once and
-// needs a handshake.
-func calls(d uapi.Device, peers []uapi.Peer) []byte {
+func (w *watcher) device(ctx context.Context) (uapi.Device, error) {
+	body, err := w.Engine.Get(ctx)
+	if err != nil {
+		return uapi.Device{}, err
+	}
+	defer clear(body)
+	return uapi.Parse(bytes.NewReader(body))
+}
+
+// call calls peers of d at their endpoints. With expire it does so at once, and
+// the sessions of all peers of d have to be made anew.
+func (w *watcher) call(ctx context.Context, d uapi.Device, peers []uapi.Peer, expire bool) {
+	if err := w.Engine.Set(ctx, calls(d, peers, expire)); err != nil && ctx.Err() == nil {
+		w.Log(fmt.Sprintf("call peers: %v", err))
+	}
+}
+
+// calls is the request that has an engine call peers of d. Another private key,
+// for a moment, expires the sessions of all peers; the endpoint, be it the same as
+// before, drops the source; a keepalive that is turned on is sent at once and
+// needs a session.
+func calls(d uapi.Device, peers []uapi.Peer, expire bool) []byte {
+	var body []byte
 	var u uapi.Update
-	if !d.PrivateKey.IsZero() {
+	if expire && !d.PrivateKey.IsZero() {
+		body = uapi.Update{PrivateKey: new(uapi.Secret)}.Body()
 		u.PrivateKey = &d.PrivateKey
 	}
 	for _, p := range peers {
@@ -146,5 +175,5 @@ func calls(d uapi.Device, peers []uapi.Peer) []byte {
 			uapi.PeerUpdate{PublicKey: p.PublicKey, UpdateOnly: true, Endpoint: p.Endpoint, PersistentKeepalive: &first},
 			uapi.PeerUpdate{PublicKey: p.PublicKey, UpdateOnly: true, PersistentKeepalive: &second})
 	}
-	return append(uapi.Update{PrivateKey: new(uapi.Secret)}.Body(), u.Body()...)
+	return append(body, u.Body()...)
 }

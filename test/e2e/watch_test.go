@@ -146,3 +146,40 @@ func TestMTUFollows(t *testing.T) {
 	}
 	w.mustRun(t, "down", "--all")
 }
+
+// named writes an account's file with a name for its endpoint, which the machine
+// is told to know under addrs.
+func (w *world) named(t *testing.T, addrs ...string) (conf string) {
+	t.Helper()
+	w.machine.PrivateEtc(t)
+	w.rename(t, addrs...)
+	text := w.peer.NewAccount(t, internet4, nstest.AccountOptions{}).Conf()
+	return writeConf(t, strings.Replace(text, "192.0.2.1:", "vpn.example:", 1))
+}
+
+func (w *world) rename(t *testing.T, addrs ...string) {
+	t.Helper()
+	var hosts strings.Builder
+	for _, a := range addrs {
+		fmt.Fprintln(&hosts, a, "vpn.example")
+	}
+	w.machine.WriteFile(t, "/etc/hosts", hosts.String())
+}
+
+// TestEndpointMovesInDNS: a peer that does not answer is looked for where its name
+// says now.
+func TestEndpointMovesInDNS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.mustRun(t, "up", "--name", "home", w.named(t, "192.0.2.9")) // nobody
+	ping := w.tool("exec", "home", "--", "ping", "-c", "1", "-W", "80", w.peer.Addr4.String())
+	nstest.Start(t, ping)
+	w.rename(t, "192.0.2.1")
+	if code := exitCode(t, ping, 90*time.Second); code != 0 {
+		t.Errorf("ping: exit code %d", code)
+	}
+	if p := w.status(t, "home").Peers[0]; p.Endpoint != "192.0.2.1:51820" {
+		t.Errorf("the endpoint is %s", p.Endpoint)
+	}
+	w.mustRun(t, "down", "home")
+}
