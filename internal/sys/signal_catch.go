@@ -76,6 +76,18 @@ func CatchSignals(signals []unix.Signal) (<-chan Signal, error) {
 	return caught, nil
 }
 
+// ResetSignals gives the signals that are not ignored their default effect, to the
+// next exec: the runtime's handlers may take one on a thread that the exec ends
+// before it acts on it.
+func ResetSignals(signals []unix.Signal) error {
+	for _, s := range signals {
+		if err := setAction(s, new(sigactiont)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // setAction sets what is done at a signal that is not ignored.
 func setAction(s unix.Signal, action *sigactiont) error {
 	var old sigactiont

@@ -30,6 +30,9 @@ func CatchSignals(signals []unix.Signal) (<-chan Signal, error) {
 	return caught, nil
 }
 
+// ResetSignals does nothing here.
+func ResetSignals([]unix.Signal) error { return nil }
+
 func foreground() bool {
 	tty, err := os.Open("/dev/tty")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/sys"
 )
 
 // Become turns the process into a waiter. It returns only with an error, of which
@@ -44,6 +45,9 @@ func Become(c Config) error {
 		"--kill-on-exit=" + strconv.FormatBool(c.KillAfter),
 		"--"}
 	args = append(args, c.App.Args...)
+	if err := sys.ResetSignals(passed()); err != nil {
+		return err
+	}
 	return &os.PathError{Op: "exec", Path: "/proc/self/exe", Err: syscall.Exec("/proc/self/exe", args, c.App.Env)}
 }
 
