@@ -125,6 +125,16 @@ func (term *terminal) expect(pattern string) []string {
 	}
 }
 
+// printed is an error unless what was printed and not yet expected matches.
+func (term *terminal) printed(pattern string) error {
+	term.mu.Lock()
+	defer term.mu.Unlock()
+	if !regexp.MustCompile(pattern).Match(term.text) {
+		return fmt.Errorf("%q was not printed, but %q", pattern, term.text)
+	}
+	return nil
+}
+
 // rest waits until nobody has the terminal open and returns what was printed.
 func (term *terminal) rest() string {
 	term.t.Helper()

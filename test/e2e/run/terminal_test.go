@@ -53,8 +53,12 @@ func TestJobControlOfWrapper(t *testing.T) {
 
 	term.typed("kill %1\r")
 	awaitGone(t, app, wrapper)
-	term.typed("\r")
-	term.expect(`Exit 143 +\$RUN sleep 300`)
+	// The shell tells of it at the next prompt after it has heard itself.
+	nstest.Eventually(t, deadline, func() error {
+		term.typed("\r")
+		return term.printed(`Exit 143 +\$RUN sleep 300`)
+	})
+	term.expect(prompt)
 
 	term.typed("$RUN sleep 301\r")
 	app = m.processNamed(t, "sleep 301")
