@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/sys"
 )
 
 // Env is what the process has from outside.
@@ -156,7 +157,8 @@ func usage(names ...string) cobra.PositionalArgs {
 func interruptible(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, end := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 1)
-	for _, s := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP} {
+	ending := []unix.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP}
+	for _, s := range ending {
 		if !signal.Ignored(s) {
 			signal.Notify(signals, s)
 		}
@@ -169,6 +171,8 @@ func interruptible(ctx context.Context) (_ context.Context, stop func()) {
 		}
 	}()
 	return ctx, func() {
+		// First the kernel: of what the runtime has caught, Stop passes on all.
+		sys.ResetSignals(ending)
 		signal.Stop(signals)
 		close(signals)
 		<-done
