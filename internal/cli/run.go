@@ -178,12 +178,15 @@ func (env *Env) app(f runFlags, command []string) (wireguard4netns.App, error) {
 		command = []string{shell}
 	}
 	dir, err := os.Getwd()
-	if pwd := env.get("PWD"); err == nil && pwd != dir && sameDir(pwd, dir) {
+	if err != nil {
+		return wireguard4netns.App{}, &usageError{err: fmt.Errorf("find working directory: %w", err), hint: "it was removed: cd to another"}
+	}
+	if pwd := env.get("PWD"); pwd != dir && sameDir(pwd, dir) {
 		dir = pwd
 	}
 	return wireguard4netns.App{
 		Args: command, Env: env.Environ, Dir: dir, MapRoot: f.mapRoot, PreserveFDs: f.preserve,
-	}, err
+	}, nil
 }
 
 func sameDir(a, b string) bool {

@@ -21,6 +21,7 @@ var known = []error{
 	host.ErrUnresolved, plan.ErrNoAddress, plan.ErrNotServer,
 	tunnel.ErrNoHandshake, tunnel.ErrPortInUse, ErrNotOurs,
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EADDRINUSE, syscall.EACCES, syscall.EPERM, syscall.ENOENT,
+	syscall.EMFILE, syscall.EAGAIN,
 }
 
 // remoteError is an error of the supervisor as it reaches the front.

@@ -264,6 +264,35 @@ func TestUserNamespaceLimit(t *testing.T) {
 	}
 }
 
+func TestWorkingDirectoryRemoved(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	dir := filepath.Join(t.TempDir(), "gone")
+	cmd := m.UserCommand("sh", "-c", `mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"`, dir, m.program, "run", m.conf, "true")
+	m.checkMistake(t, cmd, mistake{"find working directory: getwd: no such file or directory", "it was removed: cd to another"})
+}
+
+func TestTooManyOpenFiles(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	for limit := 8; ; limit += 3 {
+		limited := func() *exec.Cmd {
+			return m.UserCommand("sh", "-c", `ulimit -n $0; exec "$@"`, strconv.Itoa(limit), m.program, "run", m.conf, "true")
+		}
+		cmd := limited()
+		if cmd.Run(); exitCode(cmd.ProcessState) == 0 {
+			return
+		}
+		got := m.mistake(t, limited())
+		if !strings.HasSuffix(got.what, "too many open files") || got.hint != "raise the limit of open files: ulimit -n 64" || limit > 64 {
+			t.Errorf("with %d: %q, %q", limit, got.what, got.hint)
+		}
+		if limit > 100 {
+			return
+		}
+	}
+}
+
 // The state directory is on a disk with room for ever more files, until it is
 // enough.
 func TestDiskFull(t *testing.T) {
