@@ -28,6 +28,7 @@ var hints = []struct {
 	{ns.ErrNotNetNS, "give a PID, /proc/PID/ns/net, or a path that ip netns or podman made"},
 	{ns.ErrNotFound, "is it in PATH, and not below a directory that is hidden inside (/run)?"},
 	{ns.ErrNotExecutable, "is it a program, and does its mode allow to execute it?"},
+	{ns.ErrNoDirectory, "cd to a directory that is not below /run, or --expose it"},
 	{state.ErrInUse, "choose another --name, or end that tunnel"},
 	{state.ErrBadName, "give --name a shorter or plainer one"},
 	{tunnel.ErrNoHandshake, "no reply means: a wrong key on either side, a wrong endpoint, or a firewall that drops UDP"},

@@ -17,6 +17,7 @@ import (
 var (
 	ErrNotFound      = errors.New("no such program")
 	ErrNotExecutable = errors.New("the program cannot be executed")
+	ErrNoDirectory   = errors.New("not there inside")
 )
 
 // App is a program to start in the namespaces.
@@ -61,6 +62,8 @@ func (s *Set) Start(app App) (pid int, err error) {
 		return 0, fmt.Errorf("exec %s: %w", app.Args[0], ErrNotFound)
 	case step.Step == sys.StepExec:
 		return 0, fmt.Errorf("exec %s: %w: %w", app.Args[0], ErrNotExecutable, step.Err)
+	case step.Step == sys.StepChdir && errors.Is(step.Err, fs.ErrNotExist):
+		return 0, fmt.Errorf("change directory to %s: %w: %w", app.Dir, ErrNoDirectory, step.Err)
 	case step.Step == sys.StepChdir:
 		return 0, &fs.PathError{Op: "change directory to", Path: app.Dir, Err: step.Err}
 	case step.Step == sys.StepNest:

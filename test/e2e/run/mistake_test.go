@@ -272,6 +272,20 @@ func TestWorkingDirectoryRemoved(t *testing.T) {
 	m.checkMistake(t, cmd, mistake{"find working directory: getwd: no such file or directory", "it was removed: cd to another"})
 }
 
+func TestWorkingDirectoryHidden(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	const dir = "/run/user/1000/work"
+	m.RunUser(t, "mkdir", dir)
+	command := func(flag string) *exec.Cmd {
+		return m.UserCommand("sh", "-c", "cd "+dir+` && exec "$@"`, "sh", m.program, "run", flag, m.conf, "pwd")
+	}
+	m.checkMistake(t, command("--verbose=false"), mistake{"change directory to " + dir + ": not there inside: no such file or directory", "cd to a directory that is not below /run, or --expose it"})
+	if got := finish(t, command("--expose="+dir)); got.stdout != dir+"\n" {
+		t.Errorf("with --expose: exit code %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+}
+
 func TestTooManyOpenFiles(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
