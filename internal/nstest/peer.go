@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -106,6 +107,9 @@ func upstream2022() (string, error) {
 func startWireguardGo(t testing.TB, h *Host, program string) *Peer {
 	t.Helper()
 	process := h.Command(program, "--foreground", "wg0")
+	// As a daemon is: the kernel shares out processors by session
+	// (sched_autogroup, sched(7)).
+	process.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	Start(t, process)
 	Eventually(t, 10*time.Second, func() error {
 		_, err := os.Stat(h.Path("/run/wireguard/wg0.sock"))

@@ -49,8 +49,9 @@ var devNetTun = []byte("/dev/net/tun\x00")
 
 // Join makes a TUN device and a route-netlink socket inside a network namespace
 // and returns both file descriptors, which the caller owns. They are
-// close-on-exec; the TUN is non-blocking. Both keep belonging to that namespace
-// wherever they are used. userns is the user namespace that owns netns, or -1
+// close-on-exec and blocking: a non-blocking TUN would, by the Go runtime's epoll,
+// wake the caller for each packet, though it only holds it. Both keep belonging to
+// that namespace wherever they are used. userns is the user namespace that owns netns, or -1
 // when it is the caller's own. tunFlags are the IFF_ flags of TUNSETIFF. An empty
 // name makes no TUN, and tun is then -1.
 //
@@ -139,7 +140,7 @@ func joinChild(job *joinJob) {
 	if job.tun {
 		o.step = joinOpenTUN
 		fd, _, errno = syscall.RawSyscall6(unix.SYS_OPENAT, atFDCWD, uintptr(unsafe.Pointer(&devNetTun[0])),
-			unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0, 0)
+			unix.O_RDWR|unix.O_CLOEXEC, 0, 0, 0)
 		if errno != 0 {
 			goto end
 		}

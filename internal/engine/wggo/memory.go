@@ -9,11 +9,11 @@ import (
 // wireguard-go takes a buffer of 64 KiB for each packet and keeps them in
 // pools that a garbage collection empties. By default collections follow the
 // size of what lives, so that under load buffers are thrown away and cleared
-// again, which makes all of their pages resident: 190 MiB at 2.4 Gbit/s on two
-// processors. Collecting at a limit only, it is 112 MiB and as fast; a lower
-// limit costs throughput (96 MiB a tenth, 48 MiB more than half).
+// again, which makes all of their pages resident: up to 280 MiB at 3 Gbit/s on
+// two processors. Collecting at a limit only, it is 160 MiB and as fast; a lower
+// limit costs throughput (128 MiB a twentieth, 48 MiB more than half).
 const (
-	memoryPerProcessor = 64 << 20
+	memoryPerProcessor = 80 << 20
 	memoryPerPeer      = 64 << 10 // queues, stacks
 	mostForProcessors  = 512 << 20
 )
