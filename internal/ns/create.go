@@ -42,8 +42,9 @@ func Create(ctx context.Context, config inside.Config) (s *Set, notes []string, 
 	}
 	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	defer stop()
-	if notes, err = inside.Ask(ours, config); err == nil {
-		s, err = openSet(cmd.Process.Pid)
+	layer, notes, err := inside.Ask(ours, config)
+	if err == nil {
+		s, err = openSet(cmd.Process.Pid, layer)
 	}
 	ours.Close() // it waits for that
 	cmd.Wait()
@@ -54,8 +55,9 @@ func Create(ctx context.Context, config inside.Config) (s *Set, notes []string, 
 	return s, notes, err
 }
 
-// openSet holds the namespaces that process pid is in.
-func openSet(pid int) (*Set, error) {
+// openSet holds the namespaces that process pid is in, and the layer of its /etc
+// that it has as descriptor layer, if that is not negative.
+func openSet(pid, layer int) (*Set, error) {
 	s := new(Set)
 	for name, f := range map[string]**os.File{"user": &s.User, "net": &s.Net, "mnt": &s.Mount} {
 		var err error
@@ -63,6 +65,15 @@ func openSet(pid int) (*Set, error) {
 			s.Close()
 			return nil, err
 		}
+	}
+	if layer >= 0 {
+		path := fmt.Sprintf("/proc/%d/fd/%d", pid, layer)
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			s.Close()
+			return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		s.Etc = os.NewFile(uintptr(fd), path)
 	}
 	return s, nil
 }

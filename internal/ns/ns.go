@@ -35,6 +35,7 @@ type Set struct {
 	User  *os.File // nil: the caller's own
 	Net   *os.File
 	Mount *os.File // nil where the namespaces are somebody else's
+	Etc   *os.File // what inside.Rewrite takes; nil: /etc is not ours
 
 	id Identity // of Net, after Release
 }
@@ -42,7 +43,7 @@ type Set struct {
 // Close lets go of the namespaces.
 func (s *Set) Close() error {
 	var errs []error
-	for _, f := range []**os.File{&s.User, &s.Net, &s.Mount} {
+	for _, f := range []**os.File{&s.User, &s.Net, &s.Mount, &s.Etc} {
 		if *f != nil {
 			errs = append(errs, (*f).Close())
 			*f = nil

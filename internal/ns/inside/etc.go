@@ -20,7 +20,9 @@ import (
 //	/etc          overlay: layer over the host's /etc, read-only
 //	/etc/.host    the host's /etc, bound here, read-only
 //	beneath       scratch, a tmpfs: layer/ (our files, and the link
-//	              hosts → .host/hosts), and empty, to hide files with
+//	              hosts → .host/hosts), and empty, to hide files with. It is
+//	              out of the app's reach; the supervisor holds layer/ and may
+//	              write our files anew (Rewrite)
 //
 // The overlay needs Linux 5.11 and no mount below the host's /etc. Containers
 // have some (hosts, hostname), and then, as wherever the overlay is refused,
@@ -41,7 +43,6 @@ const hostEtc = "/etc/.host"
 type scratch struct {
 	host  place // the host's /etc
 	clone place // the same with the mounts below it, not yet mounted anywhere
-	root  place // of the tmpfs
 	layer place
 	empty place
 }
@@ -66,9 +67,6 @@ func (s *scratch) make(files map[string][]byte) (err error) {
 	if err := mount("tmpfs", "/etc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
 		return err
 	}
-	if s.root, err = hold("/etc"); err != nil {
-		return err
-	}
 	if err := writeLayer("/etc/layer", files); err != nil {
 		return err
 	}
@@ -82,8 +80,15 @@ func (s *scratch) make(files map[string][]byte) (err error) {
 	return err
 }
 
+// takeLayer leaves the layer to the caller.
+func (s *scratch) takeLayer() *os.File {
+	layer := s.layer.File
+	s.layer = place{}
+	return layer
+}
+
 func (s *scratch) close() {
-	for _, p := range []place{s.host, s.clone, s.root, s.layer, s.empty} {
+	for _, p := range []place{s.host, s.clone, s.layer, s.empty} {
 		_ = p.Close()
 	}
 }
@@ -107,9 +112,6 @@ func writeLayer(dir string, files map[string][]byte) error {
 // failing that, by links; without files, with the host's own again.
 func (s *scratch) replaceEtc(files map[string][]byte) error {
 	if files == nil {
-		if err := s.seal(); err != nil {
-			return err
-		}
 		return s.clone.attach("/etc")
 	}
 	if err := s.overlay(); err != nil {
@@ -117,20 +119,10 @@ func (s *scratch) replaceEtc(files map[string][]byte) error {
 			return errors.Join(errLinks, err)
 		}
 	}
-	if err := s.seal(); err != nil {
-		return err
-	}
 	if err := s.clone.attach(hostEtc); err != nil {
 		return err
 	}
 	return remountReadOnly(hostEtc)
-}
-
-func (s *scratch) seal() error {
-	if err := unix.Mount("", s.root.path(), "", unix.MS_REMOUNT|sealed, ""); err != nil {
-		return fmt.Errorf("remount tmpfs beneath /etc read-only: %w", err)
-	}
-	return nil
 }
 
 func (s *scratch) overlay() error {
@@ -157,5 +149,30 @@ func (s *scratch) link() error {
 			return err
 		}
 	}
-	return bind(s.layer.path(), "/etc")
+	return bindReadOnly(s.layer.path(), "/etc")
+}
+
+// Rewrite writes files of our own anew, in the layer that Prepare returned; all
+// who see that /etc see it at once. A file that was not there before cannot
+// come. Each has its old content, then a mixture for a moment, then the new.
+func Rewrite(layer *os.File, files map[string][]byte) error {
+	for name, content := range files {
+		if err := rewrite(layer, name, content); err != nil {
+			return fmt.Errorf("rewrite /etc/%s inside: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func rewrite(layer *os.File, name string, content []byte) error {
+	fd, err := unix.Openat(int(layer.Fd()), name, unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
 }

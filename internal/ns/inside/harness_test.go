@@ -81,6 +81,7 @@ func newNamespaces(id int) *syscall.SysProcAttr {
 type inner struct {
 	notes          []string
 	user, net, mnt *os.File
+	layer          *os.File // nil: none
 }
 
 // startInside runs the role with cfg, to its exit.
@@ -96,8 +97,15 @@ func startInside(t *testing.T, cfg Config) inner {
 func tryInside(t *testing.T, cfg Config) (inner, error) {
 	t.Helper()
 	conn, process := spawn(t)
-	notes, err := Ask(conn, cfg)
+	layer, notes, err := Ask(conn, cfg)
 	in := inner{notes: notes}
+	if layer >= 0 {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/fd/%d", process.Pid, layer), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.layer = os.NewFile(uintptr(fd), "layer")
+	}
 	for name, file := range map[string]**os.File{"user": &in.user, "net": &in.net, "mnt": &in.mnt} {
 		var errOpen error
 		if *file, errOpen = os.Open(fmt.Sprintf("/proc/%d/ns/%s", process.Pid, name)); errOpen != nil {

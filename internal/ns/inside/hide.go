@@ -36,7 +36,7 @@ func hideFile(path string, empty place) error {
 		if err != nil {
 			return fmt.Errorf("hide %s: %w", path, errors.Unwrap(err))
 		}
-		if err := bind(empty.path(), target); err != nil {
+		if err := bindReadOnly(empty.path(), target); err != nil {
 			return fmt.Errorf("hide %s: %w", path, err)
 		}
 	}

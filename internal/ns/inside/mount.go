@@ -32,6 +32,14 @@ func bind(source, target string) error {
 	return nil
 }
 
+// bindReadOnly is bind of what lies in a tmpfs of our own.
+func bindReadOnly(source, target string) error {
+	if err := bind(source, target); err != nil {
+		return err
+	}
+	return remountReadOnly(target)
+}
+
 // remountReadOnly makes the one mount at target, not those below it, read-only.
 // The flags that it has already are repeated: they may be locked, and then
 // leaving one out is EPERM.

@@ -2,6 +2,7 @@ package inside
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +13,8 @@ import (
 // which it needs CAP_SYS_ADMIN and CAP_NET_ADMIN. It sets the umask to 022.
 //
 // It stops at the first error, and leaves what it did: the namespaces are to be
-// dropped then. notes are lines about what the app will miss without being less
-// shut in.
+// dropped then. layer is what Rewrite takes, nil if cfg has no files of our own.
+// notes are lines about what the app will miss without being less shut in.
 //
 // The mounts are in the order in which they are made:
 //
@@ -31,7 +32,7 @@ import (
 //
 // They hold against an app in a user namespace below this one and a mount
 // namespace of its own: there each of them is locked.
-func Prepare(cfg Config) (notes []string, err error) {
+func Prepare(cfg Config) (layer *os.File, notes []string, err error) {
 	unix.Umask(0o022)
 	note := func(err error) {
 		if err != nil {
@@ -39,7 +40,7 @@ func Prepare(cfg Config) (notes []string, err error) {
 		}
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts slaves of the host's: %w", err)
+		return nil, nil, fmt.Errorf("make mounts slaves of the host's: %w", err)
 	}
 	hide := func(paths []string) []string {
 		return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return slices.Contains(cfg.Expose, p) })
@@ -50,32 +51,35 @@ func Prepare(cfg Config) (notes []string, err error) {
 	if cfg.Etc != nil || len(files) > 0 {
 		s, err := newScratch(cfg.Etc)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		defer s.close()
 		if err := s.replaceEtc(cfg.Etc); err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		if cfg.Etc != nil {
+			layer = s.takeLayer()
 		}
 		empty = s.empty
 	}
 	for _, dir := range cfg.Run {
 		missed, err := replaceRun(dir, cfg)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		notes = append(notes, missed...)
 	}
 	for _, dir := range hide(cfg.HideDirs) {
 		if err := hideDir(dir); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for _, file := range files {
 		if err := hideFile(file, empty); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	note(freshSysfs())
 	note(allowPing())
-	return notes, nil
+	return layer, notes, nil
 }

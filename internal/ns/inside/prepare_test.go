@@ -134,6 +134,23 @@ func TestEtcSurvivesRename(t *testing.T) {
 				equal(t, "hosts, renamed", in.sh(t, "getent hosts third"), "192.0.2.3       third")
 				host(t, "echo more >> /etc/other.conf")
 				equal(t, "other file, written", in.sh(t, "cat /etc/other.conf"), "other\nmore")
+
+				// The supervisor may write our files, and nobody inside.
+				for _, content := range []string{"nameserver 10.0.0.2\nnameserver 10.0.0.3\nsearch example.com\n", "nameserver 10.0.0.4\n"} {
+					if err := Rewrite(in.layer, map[string][]byte{"resolv.conf": []byte(content)}); err != nil {
+						t.Fatal(err)
+					}
+					equal(t, "resolv.conf, rewritten", in.sh(t, "cat /etc/resolv.conf")+"\n", content)
+				}
+				equal(t, "size", in.sh(t, "stat -c %s /etc/resolv.conf"), "20")
+				for _, forbidden := range []string{"echo x >> /etc/resolv.conf", "rm /etc/resolv.conf", "mount -o remount,bind,rw /etc", "chmod 666 /etc/nsswitch.conf"} {
+					if out, code := in.app(t, "sh", "-c", forbidden); code == 0 {
+						t.Errorf("the app may: %s: %s", forbidden, out)
+					}
+				}
+				if err := Rewrite(in.layer, map[string][]byte{"hosts": nil}); err == nil {
+					t.Error("the host's own file was written")
+				}
 			})
 		})
 	}

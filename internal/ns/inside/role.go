@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -15,12 +16,14 @@ import (
 //
 //	S → I  Config as JSON     what to prepare; once
 //	I → S  note TEXT          the app will miss something; any number
-//	I → S  ok                 prepared: S opens /proc/PID/ns/*, then closes
+//	I → S  etc N              descriptor N is the layer that Rewrite takes
+//	I → S  ok                 prepared: S opens /proc/PID/ns/* and fd/N, then closes
 //	I → S  error TEXT         not prepared: S closes
 //	end of file, either way   I exits at once, whatever it is doing; S, when it
 //	                          comes before ok or error, takes it as an error
 const (
 	lineNote  = "note "
+	lineEtc   = "etc "
 	lineOK    = "ok"
 	lineError = "error "
 )
@@ -63,8 +66,11 @@ func answer(line []byte) string {
 	if err := json.Unmarshal(line, &cfg); err != nil {
 		return lineError + oneLine(fmt.Errorf("read config: %w", err).Error()) + "\n"
 	}
-	notes, err := Prepare(cfg)
+	layer, notes, err := Prepare(cfg)
 	var b strings.Builder
+	if layer != nil {
+		fmt.Fprintf(&b, "%s%d\n", lineEtc, layer.Fd()) // it stays open until the process ends
+	}
 	for _, note := range notes {
 		b.WriteString(lineNote + oneLine(note) + "\n")
 	}
@@ -79,34 +85,40 @@ func answer(line []byte) string {
 func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // Ask sends cfg, on the supervisor's end of the socket, and waits for the
-// answer: notes for the user, and what Prepare returned. After it the caller
-// opens the namespaces by the process's /proc entry and closes conn.
-func Ask(conn io.ReadWriter, cfg Config) (notes []string, err error) {
+// answer: the number that the layer for Rewrite has in the process (-1: none),
+// notes for the user, and what Prepare returned. After it the caller opens the
+// namespaces and the layer by the process's /proc entry and closes conn.
+func Ask(conn io.ReadWriter, cfg Config) (layer int, notes []string, err error) {
+	layer = -1
 	text, err := json.Marshal(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("write config: %w", err)
+		return layer, nil, fmt.Errorf("write config: %w", err)
 	}
 	if len(text) >= maxMessage {
-		return nil, fmt.Errorf("write config: %d bytes are over the limit of %d", len(text), maxMessage)
+		return layer, nil, fmt.Errorf("write config: %d bytes are over the limit of %d", len(text), maxMessage)
 	}
 	if _, err := conn.Write(append(text, '\n')); err != nil {
-		return nil, fmt.Errorf("write config: %w", err)
+		return layer, nil, fmt.Errorf("write config: %w", err)
 	}
 	in := bufio.NewReaderSize(conn, maxMessage)
 	for {
 		line, err := in.ReadString('\n')
 		if err != nil {
-			return notes, fmt.Errorf("prepare mounts: process ended without an answer: %w", err)
+			return layer, notes, fmt.Errorf("prepare mounts: process ended without an answer: %w", err)
 		}
 		line = strings.TrimSuffix(line, "\n")
 		if note, ok := strings.CutPrefix(line, lineNote); ok {
 			notes = append(notes, note)
+		} else if number, ok := strings.CutPrefix(line, lineEtc); ok {
+			if layer, err = strconv.Atoi(number); err != nil {
+				return -1, notes, fmt.Errorf("prepare mounts: unknown answer %q", line)
+			}
 		} else if cause, ok := strings.CutPrefix(line, lineError); ok {
-			return notes, fmt.Errorf("prepare mounts: %w", errors.New(cause))
+			return layer, notes, fmt.Errorf("prepare mounts: %w", errors.New(cause))
 		} else if line == lineOK {
-			return notes, nil
+			return layer, notes, nil
 		} else {
-			return notes, fmt.Errorf("prepare mounts: unknown answer %q", line)
+			return layer, notes, fmt.Errorf("prepare mounts: unknown answer %q", line)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func TestRoleReportsErrors(t *testing.T) {
 
 func TestAskRefusesWhatWouldBeCut(t *testing.T) {
 	var sent bytes.Buffer
-	if _, err := Ask(&sent, Config{Keep: []string{strings.Repeat("x", maxMessage)}}); err == nil || sent.Len() > 0 {
+	if _, _, err := Ask(&sent, Config{Keep: []string{strings.Repeat("x", maxMessage)}}); err == nil || sent.Len() > 0 {
 		t.Errorf("%d bytes sent, error %v", sent.Len(), err)
 	}
 }
