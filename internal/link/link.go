@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -79,6 +80,51 @@ func (n *Conn) Configure(c Config) error {
 		}
 	}
 	return nil
+}
+
+// Change makes of a link that is as old says one that is as c says. What both
+// say is not touched, and so connections over it live on; what somebody else
+// added stays. Of the name, the state and lo nothing is changed. It goes on after
+// a failure, and returns all of them.
+func (n *Conn) Change(old, c Config) error {
+	index, err := n.index(c.Name)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	try := func(err error, format string, args ...any) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf(format+": %w", append(args, err)...))
+		}
+	}
+	if c.MTU != 0 && c.MTU != old.MTU {
+		errs = append(errs, n.setMTU(index, c.Name, c.MTU))
+	}
+	// The new ones come first: an app finds the old or the new, and never none. An
+	// address in the subnet of an older one is its secondary, and went with it.
+	try(n.change(index, change{promote: true}), "set promote_secondaries of %s", c.Name)
+	for _, a := range without(c.Addresses, old.Addresses) {
+		try(n.addAddress(index, a), "add address %s to %s", a, c.Name)
+	}
+	added, removed := without(c.Routes, old.Routes), without(old.Routes, c.Routes)
+	if c.Table != old.Table {
+		added, removed = c.Routes, old.Routes
+	}
+	for _, r := range added {
+		try(n.addRoute(index, c.Table, r), "add route %s over %s", r, c.Name)
+	}
+	for _, r := range removed {
+		try(n.removeRoute(index, old.Table, r), "remove route %s over %s", r, c.Name)
+	}
+	for _, a := range without(old.Addresses, c.Addresses) {
+		try(n.removeAddress(index, a), "remove address %s from %s", a, c.Name)
+	}
+	return errors.Join(errs...)
+}
+
+// without returns what is in a and not in b.
+func without(a, b []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(a), func(p netip.Prefix) bool { return slices.Contains(b, p) })
 }
 
 // SetMTU changes the MTU of a link, in bytes.

@@ -71,6 +71,7 @@ type change struct {
 	up          bool
 	mtu         int
 	noLinkLocal bool
+	promote     bool // a secondary address when its primary is removed
 }
 
 func (n *Conn) change(index int, c change) error {
@@ -81,6 +82,18 @@ func (n *Conn) change(index int, c change) error {
 	attrs := netlink.NewAttributeEncoder()
 	if c.mtu != 0 {
 		attrs.Uint32(unix.IFLA_MTU, uint32(c.mtu))
+	}
+	if c.promote {
+		attrs.Nested(unix.IFLA_AF_SPEC, func(spec *netlink.AttributeEncoder) error {
+			spec.Nested(unix.AF_INET, func(inet *netlink.AttributeEncoder) error {
+				inet.Nested(iflaInetConf, func(conf *netlink.AttributeEncoder) error {
+					conf.Uint32(ipv4PromoteSecondaries, 1)
+					return nil
+				})
+				return nil
+			})
+			return nil
+		})
 	}
 	if c.noLinkLocal {
 		attrs.Nested(unix.IFLA_AF_SPEC, func(spec *netlink.AttributeEncoder) error {
@@ -94,6 +107,11 @@ func (n *Conn) change(index int, c change) error {
 	_, err := n.execute(unix.RTM_NEWLINK, netlink.Acknowledge, ifinfomsg(index, flags, flags), attrs)
 	return err
 }
+
+const (
+	iflaInetConf           = 1  // IFLA_INET_CONF of linux/if_link.h
+	ipv4PromoteSecondaries = 20 // IPV4_DEVCONF_PROMOTE_SECONDARIES of linux/ip.h
+)
 
 // in6AddrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h.
 const in6AddrGenModeNone = 1
@@ -109,6 +127,17 @@ func (n *Conn) addAddress(index int, p netip.Prefix) error {
 	return err
 }
 
+func (n *Conn) removeAddress(index int, p netip.Prefix) error {
+	attrs := netlink.NewAttributeEncoder()
+	attrs.Bytes(unix.IFA_LOCAL, p.Addr().AsSlice())
+	attrs.Bytes(unix.IFA_ADDRESS, p.Addr().AsSlice())
+	_, err := n.execute(unix.RTM_DELADDR, netlink.Acknowledge, ifaddrmsg(index, p), attrs)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil // somebody was faster
+	}
+	return err
+}
+
 // metricIPv6 puts a route before those that others make, which have 1024
 // (IP6_RT_PRIO_USER).
 const metricIPv6 = 512
@@ -117,6 +146,23 @@ const metricIPv6 = 512
 // leaves that in place: the namespace may have a network already, and is to have
 // it again when the link is gone.
 func (n *Conn) addRoute(index, table int, p netip.Prefix) error {
+	// Of IPv4 routes with the same metric the last one made is the first.
+	err := n.route(unix.RTM_NEWROUTE, netlink.Create, index, table, p)
+	if errors.Is(err, unix.EEXIST) {
+		return nil // this very route: a hook was faster
+	}
+	return err
+}
+
+func (n *Conn) removeRoute(index, table int, p netip.Prefix) error {
+	err := n.route(unix.RTM_DELROUTE, 0, index, table, p)
+	if errors.Is(err, unix.ESRCH) {
+		return nil // somebody was faster
+	}
+	return err
+}
+
+func (n *Conn) route(kind uint16, flags netlink.HeaderFlags, index, table int, p netip.Prefix) error {
 	if table == 0 {
 		table = unix.RT_TABLE_MAIN
 	}
@@ -127,11 +173,7 @@ func (n *Conn) addRoute(index, table int, p netip.Prefix) error {
 	if p.Addr().Is6() {
 		attrs.Uint32(unix.RTA_PRIORITY, metricIPv6)
 	}
-	// Of IPv4 routes with the same metric the last one made is the first.
-	_, err := n.execute(unix.RTM_NEWROUTE, netlink.Acknowledge|netlink.Create, rtmsg(table, p), attrs)
-	if errors.Is(err, unix.EEXIST) {
-		return nil // this very route: a hook was faster
-	}
+	_, err := n.execute(kind, netlink.Acknowledge|flags, rtmsg(table, p), attrs)
 	return err
 }
 
