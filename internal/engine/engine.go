@@ -64,6 +64,7 @@ type Engine struct {
 	close   context.CancelCauseFunc
 	kept    sync.WaitGroup
 	changes chan struct{} // tells of a Set; holds one
+	trouble chan struct{} // holds one
 
 	// turn is held for one request and what is learnt from its reply.
 	turn sync.Mutex
@@ -79,11 +80,18 @@ type Engine struct {
 
 // Open starts an engine. It has no configuration until the first Set.
 func Open(ctx context.Context, c Config) (*Engine, error) {
+	trouble := make(chan struct{}, 1)
+	c.trouble = func() {
+		select {
+		case trouble <- struct{}{}:
+		default:
+		}
+	}
 	p, err := Start(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, process: p, changed: make(chan struct{}), changes: make(chan struct{}, 1)}
+	e := &Engine{config: c, process: p, changed: make(chan struct{}), changes: make(chan struct{}, 1), trouble: trouble}
 	e.closing, e.close = context.WithCancelCause(context.Background())
 	e.kept.Go(func() { e.keep(p) })
 	return e, nil
@@ -101,6 +109,10 @@ func (e *Engine) Done() <-chan struct{} { return e.closing.Done() }
 
 // Err tells why the engine has ended: ErrClosed, ErrLinkGone; nil before.
 func (e *Engine) Err() error { return context.Cause(e.closing) }
+
+// Trouble has a token when a look at the way to the peers is worth while: one does
+// not answer, or packets are too large for it. Who waits here needs no polling.
+func (e *Engine) Trouble() <-chan struct{} { return e.trouble }
 
 // Pid is the number of the present process, zero while there is none.
 func (e *Engine) Pid() int {

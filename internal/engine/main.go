@@ -55,6 +55,7 @@ func run(args []string, stderr io.Writer) error {
 		MTU:     o.mtu,
 		Verbose: o.verbose,
 		Log:     log,
+		Trouble: func() { log(troubleLine) },
 		Seal: func() error {
 			notes, err := sandbox.Engine(o.sandbox, o.missing())
 			for _, note := range notes {

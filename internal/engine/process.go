@@ -46,7 +46,22 @@ type Config struct {
 	Verbose bool              // log each handshake
 	Log     func(line string) // nil: nothing is logged. Called from other goroutines; lines hold no keys
 
+	trouble    func() // the process said troubleLine
 	answerTime time.Duration
+}
+
+// troubleLine is the one line that an engine process writes beside those of its
+// log: something is wrong with the way to a peer.
+const troubleLine = "trouble"
+
+// line takes what the process wrote.
+func (c Config) line(text string) {
+	switch {
+	case text != troubleLine:
+		c.log(text)
+	case c.trouble != nil:
+		c.trouble()
+	}
 }
 
 func (c Config) log(line string) {
@@ -171,7 +186,7 @@ func (p *Process) spawn(c Config, o options, attr *syscall.SysProcAttr, control,
 		})
 		made <- err
 		if err == nil {
-			p.wait(readLines(logs, c.log))
+			p.wait(readLines(logs, c.line))
 		}
 	}()
 	return <-made

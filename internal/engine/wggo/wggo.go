@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -25,6 +28,10 @@ type Options struct {
 	MTU     int               // of the link
 	Log     func(line string) // called from many goroutines; lines hold no keys
 	Verbose bool              // log each handshake
+	// Trouble is called when a look at the way to the peers is worth while: one
+	// does not answer, or a packet was too large. Not more often than once a
+	// second; nil: nobody asks.
+	Trouble func()
 	// Seal is called once, when all that needs rights or files is open and
 	// before the first configuration. Its error ends Run.
 	Seal func() error
@@ -39,18 +46,20 @@ func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
 	if err != nil {
 		return fmt.Errorf("open TUN device: %w", err)
 	}
-	d := device.NewDevice(&link{Device: native, mtu: o.MTU, log: o.Log}, conn.NewStdNetBind(), logger(o))
-	defer d.Close()
+	e := &engine{trouble: atMost(time.Second, o.Trouble)}
+	sockets := &bind{Bind: conn.NewStdNetBind(), silences: newSilences(e.silent), narrow: e.trouble}
+	e.device = device.NewDevice(&link{Device: native, mtu: o.MTU, log: o.Log}, sockets, logger(o))
+	defer e.device.Close()
 	if err := o.Seal(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
-		<-d.Wait()
+		<-e.device.Wait()
 		cancel(errors.New("TUN device is gone"))
 	}()
-	err = uapi.Serve(ctx, control, &engine{device: d}, uapi.Limits{})
+	err = uapi.Serve(ctx, control, e, uapi.Limits{})
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -68,10 +77,11 @@ func logger(o Options) *device.Logger {
 
 // engine answers configuration requests.
 type engine struct {
-	device *device.Device
-	rest   rest
-	mu     sync.Mutex
-	up     bool
+	device  *device.Device
+	trouble func()
+	rest    rest
+	mu      sync.Mutex
+	up      bool
 }
 
 func (e *engine) Get(context.Context) ([]byte, error) {
@@ -124,6 +134,44 @@ func (e *engine) boundPort(body []byte) (port uint16, rebinds bool) {
 	}
 	d, err := uapi.Parse(strings.NewReader(text))
 	return d.ListenPort, err == nil && d.ListenPort != 0
+}
+
+// silent is told of an address that does not answer.
+func (e *engine) silent(addr netip.AddrPort, ask bool) {
+	if e.trouble(); !ask {
+		return
+	}
+	var state bytes.Buffer
+	defer func() { clear(state.Bytes()) }()
+	if e.device.IpcGetOperation(&state) != nil {
+		return
+	}
+	d, err := uapi.Parse(bytes.NewReader(state.Bytes()))
+	if err != nil {
+		return
+	}
+	for _, p := range d.Peers {
+		if p.Endpoint != addr {
+			continue
+		}
+		if peer := e.device.LookupPeer(device.NoisePublicKey(p.PublicKey)); peer != nil {
+			_ = peer.SendHandshakeInitiation(false) // it logs its error
+		}
+	}
+}
+
+// atMost returns a function that calls do, unless it did a moment ago.
+func atMost(often time.Duration, do func()) func() {
+	var last atomic.Int64 // after start, plus one
+	start := time.Now()
+	return func() {
+		now := int64(time.Since(start)) + 1
+		before := last.Load()
+		if do == nil || before != 0 && now-before < int64(often) || !last.CompareAndSwap(before, now) {
+			return
+		}
+		do()
+	}
 }
 
 // errnoOf reduces an error to its number: texts of wireguard-go may quote the
