@@ -1,6 +1,7 @@
 package wireguard4netns
 
 import (
+	"wireguard4netns/conf"
 	"wireguard4netns/internal/state"
 	"wireguard4netns/internal/supervisor"
 )
@@ -32,6 +33,17 @@ func (t *Tunnel) Join() error {
 
 // Status asks a tunnel that was reached by Open how it is.
 func (t *Tunnel) Status() (*Status, error) { return t.s.Status() }
+
+// Reload makes a tunnel that was reached by Open what c says, which messages call
+// name. Only what differs is touched; what cannot change while the tunnel runs is
+// told to say.
+func (t *Tunnel) Reload(c *conf.Config, name string, say func(line string)) error {
+	text, err := c.Marshal()
+	if err != nil {
+		return err
+	}
+	return t.s.Reload(supervisor.Reload{Conf: text, Name: name}, say)
+}
 
 // Down ends a tunnel that was reached by Open and returns when it is undone.
 // Programs in it have no network from then on.

@@ -73,6 +73,7 @@ type Options struct {
 	Name     string // of the tunnel; empty: made of IfName and a number
 	Root     string // state directory, private to the user
 	ConfName string // what messages call the file
+	ConfPath string // where it can be read again, absolute; may be empty
 
 	Configure bool // Target only: set addresses, routes, and the link up
 	UAPIPath  string
@@ -119,7 +120,7 @@ func Start(ctx context.Context, c *conf.Config, target *Target, o Options) (*Tun
 		say = func(string) {}
 	}
 	s, err := supervisor.Launch(ctx, supervisor.Start{Request: tunnel.Request{
-		Conf: text, ConfName: o.ConfName, Options: o.plan(target), Root: o.Root, Name: o.Name,
+		Conf: text, ConfName: o.ConfName, ConfPath: o.ConfPath, Options: o.plan(target), Root: o.Root, Name: o.Name,
 		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Sandbox: o.Sandbox, Verbose: o.Verbose,
 	}}, o.ExitFile, o.Stderr, say)
 	if err != nil {

@@ -77,7 +77,7 @@ func attach(ctx context.Context, env *Env, f attachFlags, target, ifname, name s
 		return err
 	}
 	o := wireguard4netns.Options{
-		Name: f.name, ConfName: c.name, Root: env.stateRoot(), Configure: f.configure,
+		Name: f.name, ConfName: c.name, ConfPath: c.path, Root: env.stateRoot(), Configure: f.configure,
 		Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
 	}
 	if o.IfName, err = c.linkName(ifname); err != nil {

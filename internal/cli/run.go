@@ -135,7 +135,7 @@ func (env *Env) runOptions(f runFlags, name string) (c *file, o wireguard4netns.
 		return nil, o, err
 	}
 	o = wireguard4netns.Options{
-		IfName: ifname, Name: f.name, ConfName: c.name, Root: env.stateRoot(),
+		IfName: ifname, Name: f.name, ConfName: c.name, ConfPath: c.path, Root: env.stateRoot(),
 		Hooks: f.hooks, Expose: f.expose, Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
 		HideDirs: []string{env.stateRoot(), env.configDir()},
 	}

@@ -49,7 +49,7 @@ with the cause, and what the tunnel is made of.
 --json prints an array of objects with these members; there may be more of them,
 and their meanings stay:
     name interface state cause since supervisorPid enginePid engineRestarts mtu
-    mtuSource addresses dns search processes directory uapiSocket
+    mtuSource addresses dns search processes file directory uapiSocket
     peers: [{name publicKey endpoint configured lastHandshake rxBytes txBytes
              allowedIPs}]`,
 		Example: `  wireguard4netns status home

@@ -62,6 +62,16 @@ func (p *Plan) MTUOver(routes []Route) (mtu int, source string) {
 	return mtu - mtu%padding, source
 }
 
+// Lower brings the MTU down to most, in bytes, and tells whether the file wanted
+// another.
+func (p *Plan) Lower(most int) (refused bool) {
+	if p.Link.MTU <= most {
+		return false
+	}
+	p.Link.MTU, p.MTUSource = most, "what the tunnel began with"
+	return p.fixedMTU
+}
+
 // smallest returns what is left for a packet inside by the tightest of routes, as
 // one link serves all peers; 0 if the host has none of them.
 func smallest(routes []Route) (mtu int, source string) {

@@ -100,6 +100,12 @@ func (h Hooks) Empty() bool {
 	return len(h.PreUp)+len(h.PostUp)+len(h.PreDown)+len(h.PostDown) == 0
 }
 
+// Equal tells that the same would be run.
+func (h Hooks) Equal(o Hooks) bool {
+	return slices.Equal(h.PreUp, o.PreUp) && slices.Equal(h.PostUp, o.PostUp) &&
+		slices.Equal(h.PreDown, o.PreDown) && slices.Equal(h.PostDown, o.PostDown)
+}
+
 // New decides.
 func New(c *conf.Config, o Options, h Host) (*Plan, error) {
 	p := &Plan{Link: link.Config{Name: o.IfName}}

@@ -34,6 +34,9 @@ var (
 //	                              ◀──      Over: it has ended
 //	AskStatus                     ──▶
 //	                              ◀──      Status
+//	Reload: another file          ──▶
+//	                              ◀──      Say: a line for the user (any number)
+//	                              ◀──      Done or Failed
 //	Down                          ──▶
 //	                              ◀──      Over: undone
 //
@@ -44,6 +47,8 @@ type control struct {
 	began    time.Time
 	down     func()
 	listener *net.UnixListener
+
+	changing sync.Mutex // held by one Reload
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -150,10 +155,22 @@ func (c *control) answer(conn *conn) {
 			})
 		case m.AskStatus:
 			conn.send(message{Status: status(c.t, c.began)})
+		case m.Reload != nil:
+			conn.send(c.reload(conn, *m.Reload))
 		case m.Down:
 			c.down()
 		}
 	}
+}
+
+func (c *control) reload(conn *conn, r Reload) message {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	say := func(line string) { conn.send(message{Say: line}) }
+	if err := c.t.Reload(c.ctx, r.Conf, r.Name, say); err != nil {
+		return message{Failed: newRemoteError(err)}
+	}
+	return message{Done: true}
 }
 
 // close tells all who listen that the tunnel is undone.
@@ -221,6 +238,27 @@ func (s *Supervisor) Status() (*Status, error) {
 			return nil, s.died(err)
 		case m.Status != nil:
 			return m.Status, nil
+		}
+	}
+}
+
+// Reload makes the tunnel what r says. say gets a line for each thing that the user
+// should know.
+func (s *Supervisor) Reload(r Reload, say func(string)) error {
+	if err := s.conn.send(message{Reload: &r}); err != nil {
+		return err
+	}
+	for {
+		m, err := s.conn.receive()
+		switch {
+		case err != nil:
+			return s.died(err)
+		case m.Say != "":
+			say(m.Say)
+		case m.Failed != nil:
+			return m.Failed
+		case m.Done:
+			return nil
 		}
 	}
 }

@@ -41,6 +41,8 @@ type message struct {
 	AskStatus bool    `json:",omitempty"`
 	Status    *Status `json:",omitempty"`
 	Down      bool    `json:",omitempty"`
+	Reload    *Reload `json:",omitempty"`
+	Done      bool    `json:",omitempty"`
 }
 
 // Start is what a supervisor is started for.
@@ -64,6 +66,12 @@ type Ready struct {
 type App struct {
 	Pid       int
 	KillAfter bool // end what it leaves behind
+}
+
+// Reload is what a tunnel is to be from now on.
+type Reload struct {
+	Conf []byte // the text of a wg-quick(8) file
+	Name string // what messages call it
 }
 
 // conn is one end of the socket.

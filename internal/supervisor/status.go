@@ -34,6 +34,7 @@ type Status struct {
 	Search         []string       `json:"search"`
 	Peers          []PeerStatus   `json:"peers"`
 	Processes      []int          `json:"processes"` // inside
+	File           string         `json:"file"` // which reload reads; may be empty
 	Directory      string         `json:"directory"`
 	UAPISocket     string         `json:"uapiSocket"`
 }
@@ -58,12 +59,12 @@ const statusTime = 2 * time.Second
 const staleHandshake = 180 * time.Second
 
 func status(t *tunnel.Tunnel, began time.Time) *Status {
-	p := t.Plan
+	p := t.Plan()
 	s := &Status{
 		Name: t.Dir.Name(), Interface: p.Link.Name, Since: began.Truncate(time.Second),
 		SupervisorPID: os.Getpid(), EnginePID: t.Engine.Pid(), EngineRestarts: t.Engine.Restarts(),
 		Addresses: p.Link.Addresses, DNS: p.DNS, Search: p.Search,
-		Directory: t.Dir.Path(), UAPISocket: t.UAPIPath(),
+		File: t.ConfPath(), Directory: t.Dir.Path(), UAPISocket: t.UAPIPath(),
 	}
 	s.MTU, s.MTUSource = t.MTU()
 	s.Processes, _ = t.NS.Members()
@@ -97,7 +98,7 @@ func (s *Status) peers(t *tunnel.Tunnel, d uapi.Device) {
 		if p.Endpoint.IsValid() {
 			one.Endpoint = p.Endpoint.String()
 		}
-		for _, known := range t.Plan.Peers {
+		for _, known := range t.Plan().Peers {
 			if known.PublicKey.String() == one.PublicKey {
 				one.Name, one.Configured = known.Name, known.Endpoint.String()
 			}

@@ -105,7 +105,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 }
 
 func ready(t *tunnel.Tunnel) message {
-	return message{Ready: &Ready{Name: t.Dir.Name(), Dir: t.Dir.Path(), UAPIPath: t.UAPIPath(), IfName: t.Plan.Link.Name, Pid: os.Getpid()}}
+	return message{Ready: &Ready{Name: t.Dir.Name(), Dir: t.Dir.Path(), UAPIPath: t.UAPIPath(), IfName: t.Plan().Link.Name, Pid: os.Getpid()}}
 }
 
 // listen reads what the front says, and returns where the App comes and what is

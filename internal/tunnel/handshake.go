@@ -44,7 +44,7 @@ func (t *Tunnel) awaitHandshake(ctx context.Context, limit time.Duration) error 
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := t.Engine.Call(ctx); err != nil {
-		return configureError(t.Plan, err)
+		return configureError(t.Plan(), err)
 	}
 	next := time.Now().Add(firstAddress)
 	for look, round := firstLook, 1; ; look = nextLook {
@@ -85,7 +85,7 @@ func (t *Tunnel) shaken(ctx context.Context) (bool, error) {
 // tryAddresses turns to the round-th address of each name and calls there.
 func (t *Tunnel) tryAddresses(ctx context.Context, round int) {
 	var u uapi.Update
-	for _, p := range t.Plan.Peers {
+	for _, p := range t.Plan().Peers {
 		if n := len(p.Candidates); n > 1 {
 			u.Peers = append(u.Peers, uapi.PeerUpdate{
 				PublicKey: uapi.PublicKey(p.PublicKey), UpdateOnly: true,
@@ -103,7 +103,7 @@ func (t *Tunnel) tryAddresses(ctx context.Context, round int) {
 // hurried: the next address has its turn only after packets were sent in vain.
 func (t *Tunnel) TryAllAddresses(ctx context.Context) {
 	several := false
-	for _, p := range t.Plan.Peers {
+	for _, p := range t.Plan().Peers {
 		several = several || len(p.Candidates) > 1
 	}
 	pause := firstAddress
@@ -137,7 +137,7 @@ func (t *Tunnel) TryAllAddresses(ctx context.Context) {
 // endpoints names where the peers were called, for a message.
 func (t *Tunnel) endpoints() string {
 	var list []string
-	for _, p := range t.Plan.Peers {
+	for _, p := range t.Plan().Peers {
 		if p.Endpoint.IsZero() {
 			continue
 		}

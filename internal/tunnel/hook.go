@@ -36,8 +36,8 @@ func (t *Tunnel) hooksDown(say func(string)) error {
 	ctx, cancel := context.WithTimeout(context.Background(), hookTimeout)
 	defer cancel()
 	return errors.Join(
-		t.hooks(ctx, "PreDown", t.Plan.Hooks.PreDown, say),
-		t.hooks(ctx, "PostDown", t.Plan.Hooks.PostDown, say))
+		t.hooks(ctx, "PreDown", t.Plan().Hooks.PreDown, say),
+		t.hooks(ctx, "PostDown", t.Plan().Hooks.PostDown, say))
 }
 
 func (t *Tunnel) hook(ctx context.Context, command string, say func(string)) error {

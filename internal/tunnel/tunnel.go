@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 type Request struct {
 	Conf     []byte // the text of a wg-quick(8) file
 	ConfName string // what messages call it
+	ConfPath string // absolute, where it is read from again; may be empty
 	Options  plan.Options
 
 	Root   string     // state directory of the user
@@ -43,7 +45,6 @@ type Request struct {
 
 // Tunnel is one that runs. Close undoes it.
 type Tunnel struct {
-	Plan   *plan.Plan
 	Dir    *state.Dir
 	NS     *ns.Set
 	Engine *engine.Engine
@@ -51,18 +52,28 @@ type Tunnel struct {
 	// TUN keeps the link alive while an engine dies and another takes over.
 	TUN *os.File
 
-	links    *link.Conn              // inside
-	mtu      atomic.Pointer[linkMTU] // nil: the plan's
-	uapiPath string                  // not in Dir, if set
+	request  Request
+	plan     atomic.Pointer[plan.Plan] // what is so now: Reload has another
+	uapiPath string                    // not in Dir, if set
 	log      *Log
 	undo     []func() error // last in, first out
+
+	changing sync.Mutex              // held to change the link
+	links    *link.Conn              // inside
+	mtu      atomic.Pointer[linkMTU] // nil: the plan's
+	reloaded chan struct{}           // holds one
+
+	engineMTU int // the engine was started with it; the link's is never above
 }
+
+// Plan returns what the tunnel is made after.
+func (t *Tunnel) Plan() *plan.Plan { return t.plan.Load() }
 
 // Start makes the tunnel up to its Publish, which is the caller's. Each step pushes its undo; when one fails, what came
 // before is undone and the error is of that step. say gets a line for each thing
 // the user should know.
 func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err error) {
-	t := new(Tunnel)
+	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
@@ -84,7 +95,8 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	if err != nil {
 		return nil, err
 	}
-	t.Plan = p
+	t.plan.Store(p)
+	t.engineMTU = p.Link.MTU
 	if r.Verbose {
 		say(fmt.Sprintf("link %s: MTU %d, from %s", p.Link.Name, p.Link.MTU, p.MTUSource))
 	}
@@ -210,7 +222,7 @@ func (t *Tunnel) UAPIPath() string {
 	if t.uapiPath != "" {
 		return t.uapiPath
 	}
-	return filepath.Join(t.Dir.Path(), t.Plan.Link.Name+".sock")
+	return filepath.Join(t.Dir.Path(), t.Plan().Link.Name+".sock")
 }
 
 func (t *Tunnel) push(undo func() error) { t.undo = append(t.undo, undo) }

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"wireguard4netns/conf"
 	"wireguard4netns/internal/plan"
@@ -11,10 +12,24 @@ import (
 )
 
 // Watch keeps the peers within reach while the host's network changes, until ctx
-// ends.
+// ends. A Reload begins it anew: there may be other peers.
 func (t *Tunnel) Watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		round, end := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		watching.Go(func() { t.watch(round) })
+		select {
+		case <-t.reloaded:
+		case <-ctx.Done():
+		}
+		end()
+		watching.Wait()
+	}
+}
+
+func (t *Tunnel) watch(ctx context.Context) {
 	names := map[uapi.PublicKey]conf.Endpoint{}
-	for _, p := range t.Plan.Peers {
+	for _, p := range t.Plan().Peers {
 		if _, literal := p.Endpoint.AddrPort(); !literal && !p.Endpoint.IsZero() {
 			names[uapi.PublicKey(p.PublicKey)] = p.Endpoint
 		}
@@ -33,20 +48,22 @@ func (t *Tunnel) MTU() (bytes int, source string) {
 	if m := t.mtu.Load(); m != nil {
 		return m.bytes, m.source
 	}
-	return t.Plan.Link.MTU, t.Plan.MTUSource
+	return t.Plan().Link.MTU, t.Plan().MTUSource
 }
 
 // followRoutes gives the link the MTU that the routes to the peers leave.
 func (t *Tunnel) followRoutes(routes []plan.Route) {
+	t.changing.Lock()
+	defer t.changing.Unlock()
 	before, _ := t.MTU()
-	mtu, source := t.Plan.MTUOver(routes)
+	mtu, source := t.Plan().MTUOver(routes)
 	if mtu == before {
 		return
 	}
-	if err := t.links.SetMTU(t.Plan.Link.Name, mtu); err != nil {
+	if err := t.links.SetMTU(t.Plan().Link.Name, mtu); err != nil {
 		t.log.Line(err.Error())
 		return
 	}
 	t.mtu.Store(&linkMTU{mtu, source})
-	t.log.Line(fmt.Sprintf("link %s: MTU %d, from %s", t.Plan.Link.Name, mtu, source))
+	t.log.Line(fmt.Sprintf("link %s: MTU %d, from %s", t.Plan().Link.Name, mtu, source))
 }
