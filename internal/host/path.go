@@ -2,9 +2,10 @@ package host
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
-	"syscall"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -12,7 +13,7 @@ import (
 // all.
 type Path struct {
 	Source netip.Addr
-	Link   int // index of the link that has Source
+	Link   int // index of the link that packets leave by
 	MTU    int // bytes, as path MTU discovery knows it
 }
 
@@ -34,38 +35,51 @@ func PathTo(addr netip.AddrPort) Path {
 	case *unix.SockaddrInet6:
 		p.Source = netip.AddrFrom16(sa.Addr)
 	}
-	p.Link = linkOf(p.Source)
+	p.Link, _ = linkTo(addr.Addr()) // 0: the route went meanwhile
 	return p
 }
 
-// linkOf returns the index of the link that has an address, or 0. A link that
-// goes and comes back has another index, though its address is the same; and the
-// index is part of what an engine remembers of its source (IP_PKTINFO, ip(7)).
-func linkOf(source netip.Addr) int {
-	dump, err := syscall.NetlinkRIB(unix.RTM_GETADDR, unix.AF_UNSPEC)
+// linkTo returns the index of the link that packets to an address leave by. A link
+// that goes and comes back has another index; and the index is part of what an
+// engine remembers of its source (IP_PKTINFO, ip(7)), by which it would go on
+// sending whatever the routes are.
+func linkTo(addr netip.Addr) (index int, err error) {
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	messages, err := syscall.ParseNetlinkMessage(dump)
+	defer c.Close()
+	route := make([]byte, unix.SizeofRtMsg) // struct rtmsg, rtnetlink(7)
+	route[0], route[1] = unix.AF_INET6, byte(addr.BitLen())
+	if addr.Is4() {
+		route[0] = unix.AF_INET
+	}
+	attributes := netlink.NewAttributeEncoder()
+	attributes.Bytes(unix.RTA_DST, addr.AsSlice())
+	body, err := attributes.Encode()
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	for _, m := range messages {
-		if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) < unix.SizeofIfAddrmsg {
+	replies, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request},
+		Data:   append(route, body...),
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range replies {
+		if len(m.Data) < unix.SizeofRtMsg {
 			continue
 		}
-		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		found, err := netlink.UnmarshalAttributes(m.Data[unix.SizeofRtMsg:])
 		if err != nil {
-			continue
+			return 0, err
 		}
-		for _, a := range attrs {
-			if a.Attr.Type != unix.IFA_LOCAL && a.Attr.Type != unix.IFA_ADDRESS {
-				continue
-			}
-			if addr, ok := netip.AddrFromSlice(a.Value); ok && addr == source {
-				return int(binary.NativeEndian.Uint32(m.Data[4:])) // ifa_index
+		for _, a := range found {
+			if a.Type == unix.RTA_OIF && len(a.Data) == 4 {
+				return int(binary.NativeEndian.Uint32(a.Data)), nil
 			}
 		}
 	}
-	return 0
+	return 0, errors.New("a route without a link")
 }

@@ -153,7 +153,6 @@ func serve(ctx context.Context, end context.CancelCauseFunc, t *tunnel.Tunnel, s
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer stop()
-	watchers.Go(func() { t.TryAllAddresses(ctx) })
 	watchers.Go(func() { t.Watch(ctx) })
 	go func() {
 		select {

@@ -98,42 +98,6 @@ func (t *Tunnel) tryAddresses(ctx context.Context, round int) {
 	}
 }
 
-// TryAllAddresses goes through the addresses of peers whose name has several
-// until the first handshake, or until ctx ends. An app that is silent is not
-// hurried: the next address has its turn only after packets were sent in vain.
-func (t *Tunnel) TryAllAddresses(ctx context.Context) {
-	several := false
-	for _, p := range t.Plan().Peers {
-		several = several || len(p.Candidates) > 1
-	}
-	pause := firstAddress
-	for round := 1; several; pause = nextAddress {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		body, err := t.Engine.Get(ctx)
-		if err != nil {
-			return
-		}
-		d, err := uapi.Parse(bytes.NewReader(body))
-		if err != nil {
-			return
-		}
-		var sent uint64
-		for _, p := range d.Peers {
-			if sent += p.TxBytes; !p.LastHandshake.IsZero() {
-				return
-			}
-		}
-		if sent > 0 {
-			t.tryAddresses(ctx, round)
-			round++
-		}
-	}
-}
-
 // endpoints names where the peers were called, for a message.
 func (t *Tunnel) endpoints() string {
 	var list []string

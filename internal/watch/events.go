@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -34,10 +35,48 @@ func hostChanges(ctx context.Context, changes chan<- struct{}) error {
 		if err != nil && !overrun(err) {
 			return err
 		}
-		select {
-		case changes <- struct{}{}:
-		default:
+		put(changes)
+	}
+}
+
+// overrun tells that the kernel had more to say than the socket holds: something
+// has changed, for sure.
+func overrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }
+
+// clockJumps puts a token into jumps whenever the machine wakes from a suspend, or
+// its clock is set, until ctx ends. The kernel ends the wait for a timer of
+// CLOCK_REALTIME then (TFD_TIMER_CANCEL_ON_SET, timerfd_create(2)): it costs nothing
+// while nothing happens.
+func clockJumps(ctx context.Context, jumps chan<- struct{}) error {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
+	if err != nil {
+		return os.NewSyscallError("timerfd_create", err)
+	}
+	timer := os.NewFile(uintptr(fd), "timer")
+	defer timer.Close()
+	stop := context.AfterFunc(ctx, func() { timer.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: 1 << 33}}
+	for expirations := make([]byte, 8); ; {
+		if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil); err != nil {
+			return os.NewSyscallError("timerfd_settime", err)
 		}
+		_, err := timer.Read(expirations)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, unix.ECANCELED) {
+			return err
+		}
+		put(jumps)
+	}
+}
+
+// put puts a token into a channel that holds one.
+func put(tokens chan<- struct{}) {
+	select {
+	case tokens <- struct{}{}:
+	default:
 	}
 }
 
@@ -71,7 +110,3 @@ func timeAsleep() time.Duration {
 	}
 	return time.Duration(boot.Nano() - monotonic.Nano())
 }
-
-// overrun tells that the kernel had more to say than the socket holds: something
-// has changed, for sure.
-func overrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }

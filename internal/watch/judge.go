@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	restPause = 10 * time.Second // between two looks when nothing happens
+	busyPause = 10 * time.Second // between two looks while packets pass
+	restPause = 5 * time.Minute  // at most, while none do: who is in trouble says so
 	callPause = time.Second      // between two calls that nobody has answered
 	mostCalls = 3                // after one change; then the engine's own timers have it
 )
@@ -52,13 +53,28 @@ func (m *memory) judge(now time.Time, s seen, woke bool) (call bool) {
 	return false
 }
 
-// pause returns how long to wait for the next look at the peer.
-func (m *memory) pause() time.Duration {
-	if m.called.IsZero() {
-		return restPause
-	}
-	return callPause
-}
+// open tells that a call may have to be made again.
+func (m *memory) open() bool { return !m.called.IsZero() }
 
 // moved tells whether packets leave from elsewhere; another MTU is no move.
 func moved(a, b host.Path) bool { return a.Source != b.Source || a.Link != b.Link }
+
+// few is how many bytes may pass between two looks at a tunnel at rest: keepalives, a
+// handshake.
+const few = 1 << 10
+
+// rest decides how long to wait between looks while nothing is open: longer each
+// time when nothing has passed.
+type rest struct {
+	pause  time.Duration
+	passed uint64 // bytes, at the last look
+}
+
+func (r *rest) next(passed uint64) time.Duration {
+	if passed-r.passed > few {
+		r.pause = 0
+	}
+	r.passed = passed
+	r.pause = min(max(2*r.pause, busyPause), restPause)
+	return r.pause
+}

@@ -1,11 +1,14 @@
 package watch
 
 import (
+	"context"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"wireguard4netns/internal/host"
+	"wireguard4netns/internal/uapi"
 )
 
 var (
@@ -72,12 +75,9 @@ func TestJudge(t *testing.T) {
 				if got := m.judge(after(l.at), s, l.woke); got != l.call {
 					t.Errorf("look %d: call is %v", i, got)
 				}
-				if want := map[bool]time.Duration{true: restPause, false: callPause}[m.called.IsZero()]; m.pause() != want {
-					t.Errorf("look %d: pause %v, want %v", i, m.pause(), want)
-				}
 			}
-			if last := looks[len(looks)-1]; !last.call && m.pause() != restPause {
-				t.Errorf("at the end it looks again after %v", m.pause())
+			if last := looks[len(looks)-1]; !last.call && m.open() {
+				t.Error("at the end a call is open")
 			}
 		})
 	}
@@ -98,5 +98,67 @@ func TestSleepClock(t *testing.T) {
 	}
 	if d := timeAsleep(); d < -time.Second {
 		t.Errorf("the machine was asleep for %v", d)
+	}
+}
+
+func TestRest(t *testing.T) {
+	t.Parallel()
+	var r rest
+	for i, step := range []struct {
+		passed uint64
+		pause  time.Duration
+	}{
+		{0, busyPause}, {148, 2 * busyPause}, {180, 4 * busyPause},
+		{5000, busyPause}, {9000, busyPause}, {9032, 2 * busyPause},
+		{0, busyPause}, // an engine began anew
+		{0, 2 * busyPause}, {0, 4 * busyPause}, {0, 8 * busyPause}, {0, 16 * busyPause}, {0, restPause}, {0, restPause},
+	} {
+		if got := r.next(step.passed); got != step.pause {
+			t.Errorf("step %d: %v, want %v", i, got, step.pause)
+		}
+	}
+}
+
+// A call expires the sessions of all peers, so it does only where none is lost that
+// is not called.
+func TestCalls(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	a := uapi.Peer{PublicKey: uapi.PublicKey{1}, Endpoint: endpointA, LastHandshake: now.Add(-time.Minute)}
+	b := uapi.Peer{PublicKey: uapi.PublicKey{2}, Endpoint: endpointB, LastHandshake: now.Add(-time.Minute)}
+	old := uapi.Peer{PublicKey: uapi.PublicKey{3}, LastHandshake: now.Add(-time.Hour)}
+	for name, test := range map[string]struct {
+		peers, called []uapi.Peer
+		expires       bool
+	}{
+		"the only one":           {[]uapi.Peer{a}, []uapi.Peer{a}, true},
+		"both":                   {[]uapi.Peer{a, b}, []uapi.Peer{a, b}, true},
+		"one of two":             {[]uapi.Peer{a, b}, []uapi.Peer{a}, false},
+		"the other has no more":  {[]uapi.Peer{a, old}, []uapi.Peer{a}, true},
+		"this one has no more":   {[]uapi.Peer{a, old}, []uapi.Peer{old}, false},
+		"the other had none yet": {[]uapi.Peer{a, {PublicKey: uapi.PublicKey{4}}}, []uapi.Peer{a}, true},
+	} {
+		body := string(calls(uapi.Device{PrivateKey: uapi.Secret{1}, Peers: test.peers}, test.called, now))
+		if got := strings.HasPrefix(body, "private_key="); got != test.expires {
+			t.Errorf("%s: expires is %v", name, got)
+		}
+		if got := strings.Count(body, "public_key="); got != 2*len(test.called) {
+			t.Errorf("%s: %d peers", name, got)
+		}
+	}
+}
+
+// The clock of this machine is not set while tests run: only that the wait for it
+// says nothing and ends.
+func TestClockJumpsEnd(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	jumps := make(chan struct{}, 1)
+	if err := clockJumps(ctx, jumps); err != nil {
+		t.Error(err)
+	}
+	if len(jumps) > 0 {
+		t.Error("the clock jumped")
 	}
 }

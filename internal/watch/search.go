@@ -19,11 +19,21 @@ const (
 	stale = 135 * time.Second
 
 	// unanswered is the same for a peer that has never answered: there is no
-	// session to lose.
-	unanswered = 10 * time.Second
+	// session to lose. The next initiation is sent 5 to 5.3 s after the first.
+	unanswered = 4500 * time.Millisecond
 
-	mostDoublings = 5 // of restPause between two resolutions: 320 s
+	mostDoublings = 6 // of the pause between two resolutions: 320 s
 )
+
+// patience is how long a silent peer is given before its name is resolved, and
+// between two resolutions.
+type patience struct {
+	stale, unanswered time.Duration
+	away              time.Duration // without a way to where the peer is
+	turn              time.Duration // that each answer has; it grows after all had theirs
+}
+
+var patient = patience{stale: stale, unanswered: unanswered, away: 10 * time.Second, turn: 5 * time.Second}
 
 // search is what is remembered of looking for a peer that has a name.
 type search struct {
@@ -32,36 +42,55 @@ type search struct {
 	next    time.Time // not before
 	tries   int       // in a row
 	answers int       // the last resolution had so many
+	said    string    // the last error
 }
 
 // due decides whether the peer's name is to be resolved: when packets are sent
 // and there was no handshake for long, and when the host has no way to where the
-// peer is. Each answer is given a turn before the pauses grow.
-func (m *search) due(now time.Time, s seen, stale time.Duration) bool {
+// peer is. Each answer is given a turn, be more sent or not, before the pauses grow. A
+// change of the host's network is tried at once.
+func (m *search) due(now time.Time, s seen, p patience, c cause) bool {
 	grew := s.sent > m.sent
 	m.sent = s.sent
 	if s.sent > 0 && m.began.IsZero() {
-		m.began = now
+		if m.began = now; c.trouble {
+			m.began = now.Add(-p.unanswered) // the engine has waited as long
+		}
 	}
 	there := s.path.Source.IsValid()
-	since, limit := s.handshake, stale
+	since, limit := s.handshake, p.stale
 	if since.IsZero() {
-		since, limit = m.began, unanswered
+		since, limit = m.began, p.unanswered
 	}
 	if there && (since.IsZero() || now.Sub(since) < limit) {
 		m.next, m.tries = time.Time{}, 0
 		return false
 	}
-	if there && !grew || now.Before(m.next) {
+	if !there && c.changed {
+		m.next = time.Time{}
+	}
+	round := 0 < m.tries && m.tries < m.answers
+	if there && !grew && !round || now.Before(m.next) {
 		return false
 	}
-	pause := restPause
+	pause := p.away
 	if there {
-		pause <<= min(m.tries/max(m.answers, 1), mostDoublings)
+		pause = p.turn << min(m.tries/max(m.answers, 1), mostDoublings)
 	}
 	m.tries++
 	m.next = now.Add(pause)
 	return true
+}
+
+// pause returns when to look for the peer again; 0: when something is sent to it.
+func (m *search) pause(now time.Time, s seen, p patience) time.Duration {
+	switch {
+	case m.next.After(now):
+		return m.next.Sub(now)
+	case s.handshake.IsZero() && !m.began.IsZero() && now.Sub(m.began) < p.unanswered:
+		return p.unanswered - now.Sub(m.began)
+	}
+	return 0
 }
 
 // turn chooses among the addresses of a name: the one after current, or the first
@@ -114,10 +143,10 @@ func (w *watcher) use(ctx context.Context, a answer) {
 		return // removed meanwhile
 	}
 	if a.err != nil {
-		w.Log(a.err.Error())
+		w.sayOnce(m, a.err.Error())
 		return
 	}
-	m.search.answers = len(a.routes)
+	m.search.answers, m.search.said = len(a.routes), ""
 	to := turn(m.endpoint, a.routes, a.away)
 	if !to.IsValid() {
 		return
@@ -130,7 +159,19 @@ func (w *watcher) use(ctx context.Context, a answer) {
 	if i < 0 {
 		return
 	}
-	w.Log(fmt.Sprintf("endpoint %s: from %s to %s", w.Names[a.peer], d.Peers[i].Endpoint, to))
+	from := "nowhere"
+	if before := d.Peers[i].Endpoint; before.IsValid() {
+		from = before.String()
+	}
+	w.Log(fmt.Sprintf("endpoint %s: from %s to %s", w.Names[a.peer], from, to))
 	d.Peers[i].Endpoint = to
-	w.call(ctx, d, d.Peers[i:i+1], len(d.Peers) == 1)
+	w.call(ctx, d, d.Peers[i:i+1])
+}
+
+// sayOnce logs why a name is not resolved, unless that was said before.
+func (w *watcher) sayOnce(m *memory, line string) {
+	if m.search.said != line {
+		w.Log(line)
+	}
+	m.search.said = line
 }

@@ -15,6 +15,7 @@ type lookOut struct {
 	path      host.Path
 	handshake int // seconds after the first look; 0: never
 	sent      uint64
+	cause     cause
 	due       bool
 }
 
@@ -24,19 +25,22 @@ func TestDue(t *testing.T) {
 		answers int
 		looks   []lookOut
 	}{
-		"silence":            {1, []lookOut{{0, wifi, 0, 0, false}, {300, wifi, 0, 0, false}}},
-		"a session in use":   {1, []lookOut{{0, wifi, 1, 100, false}, {110, wifi, 1, 200, false}, {135, wifi, 121, 300, false}}},
-		"no reply to many":   {1, []lookOut{{130, wifi, 1, 100, false}, {135, wifi, 1, 200, false}, {136, wifi, 1, 300, true}}},
-		"old, but unused":    {1, []lookOut{{0, wifi, 1, 100, false}, {400, wifi, 1, 100, false}, {410, wifi, 1, 248, true}}},
-		"never answered":     {1, []lookOut{{0, wifi, 0, 0, false}, {10, wifi, 0, 148, false}, {20, wifi, 0, 296, true}}},
-		"no way there":       {1, []lookOut{{0, none, 0, 0, true}, {5, none, 0, 0, false}, {10, none, 0, 0, true}, {20, none, 0, 0, true}, {30, none, 0, 0, true}}},
-		"no way any more":    {1, []lookOut{{0, wifi, 1, 100, false}, {10, none, 1, 100, true}}},
-		"an engine restarts": {1, []lookOut{{0, wifi, 1, 100, false}, {10, wifi, 0, 0, false}, {20, wifi, 0, 148, true}}},
-		"pauses grow": {1, []lookOut{{136, wifi, 1, 100, true}, {145, wifi, 1, 200, false}, {146, wifi, 1, 300, true}, {156, wifi, 1, 400, false}, {166, wifi, 1, 500, true},
-			{196, wifi, 1, 600, false}, {206, wifi, 1, 700, true}}},
-		"each of two has its turn": {2, []lookOut{{136, wifi, 1, 100, true}, {146, wifi, 1, 200, true}, {156, wifi, 1, 300, true}, {166, wifi, 1, 400, false}, {176, wifi, 1, 500, true}}},
-		"a new start after success": {1, []lookOut{{136, wifi, 1, 100, true}, {146, wifi, 1, 200, true}, {156, wifi, 150, 300, false},
-			{285, wifi, 150, 400, true}, {295, wifi, 150, 500, true}}},
+		"silence":            {1, []lookOut{{0, wifi, 0, 0, cause{}, false}, {300, wifi, 0, 0, cause{}, false}}},
+		"a session in use":   {1, []lookOut{{0, wifi, 1, 100, cause{}, false}, {110, wifi, 1, 200, cause{}, false}, {135, wifi, 121, 300, cause{}, false}}},
+		"no reply to many":   {1, []lookOut{{130, wifi, 1, 100, cause{}, false}, {135, wifi, 1, 200, cause{}, false}, {136, wifi, 1, 300, cause{}, true}}},
+		"old, but unused":    {1, []lookOut{{0, wifi, 1, 100, cause{}, false}, {400, wifi, 1, 100, cause{}, false}, {410, wifi, 1, 248, cause{}, true}}},
+		"never answered":     {1, []lookOut{{0, wifi, 0, 0, cause{}, false}, {10, wifi, 0, 148, cause{}, false}, {14, wifi, 0, 296, cause{}, false}, {15, wifi, 0, 444, cause{}, true}}},
+		"the engine waited":  {1, []lookOut{{0, wifi, 0, 0, cause{}, false}, {5, wifi, 0, 148, cause{trouble: true}, true}}},
+		"another network":    {1, []lookOut{{0, none, 0, 0, cause{}, true}, {5, none, 0, 0, cause{}, false}, {6, none, 0, 0, cause{changed: true}, true}, {7, none, 0, 0, cause{}, false}}},
+		"no way there":       {1, []lookOut{{0, none, 0, 0, cause{}, true}, {5, none, 0, 0, cause{}, false}, {10, none, 0, 0, cause{}, true}, {20, none, 0, 0, cause{}, true}, {30, none, 0, 0, cause{}, true}}},
+		"no way any more":    {1, []lookOut{{0, wifi, 1, 100, cause{}, false}, {10, none, 1, 100, cause{}, true}}},
+		"an engine restarts": {1, []lookOut{{0, wifi, 1, 100, cause{}, false}, {10, wifi, 0, 0, cause{}, false}, {20, wifi, 0, 148, cause{}, true}}},
+		"pauses grow": {1, []lookOut{{136, wifi, 1, 100, cause{}, true}, {140, wifi, 1, 200, cause{}, false}, {141, wifi, 1, 300, cause{}, true}, {146, wifi, 1, 400, cause{}, false}, {151, wifi, 1, 500, cause{}, true},
+			{166, wifi, 1, 600, cause{}, false}, {171, wifi, 1, 700, cause{}, true}}},
+		"each of two has its turn": {2, []lookOut{{136, wifi, 1, 100, cause{}, true}, {141, wifi, 1, 200, cause{}, true}, {146, wifi, 1, 300, cause{}, true}, {151, wifi, 1, 400, cause{}, false}, {156, wifi, 1, 500, cause{}, true}}},
+		"silent again":             {2, []lookOut{{136, wifi, 1, 100, cause{}, true}, {141, wifi, 1, 100, cause{}, true}, {146, wifi, 1, 100, cause{}, false}, {161, wifi, 1, 200, cause{}, true}}},
+		"a new start after success": {1, []lookOut{{136, wifi, 1, 100, cause{}, true}, {146, wifi, 1, 200, cause{}, true}, {156, wifi, 150, 300, cause{}, false},
+			{285, wifi, 150, 400, cause{}, true}, {290, wifi, 150, 500, cause{}, true}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,7 +52,7 @@ func TestDue(t *testing.T) {
 				if l.handshake != 0 {
 					s.handshake = after(l.handshake)
 				}
-				if got := m.due(after(l.at), s, stale); got != l.due {
+				if got := m.due(after(l.at), s, patient, l.cause); got != l.due {
 					t.Errorf("look %d, at %d s: due is %v", i, l.at, got)
 				}
 			}
@@ -64,7 +68,7 @@ func TestPausesAreBounded(t *testing.T) {
 	for range 100 {
 		now = now.Add(time.Hour)
 		s.sent++
-		if !m.due(now, s, stale) || m.next.Sub(now) > 6*time.Minute || m.next.Sub(now) < restPause {
+		if !m.due(now, s, patient, cause{}) || m.next.Sub(now) > 6*time.Minute || m.next.Sub(now) < patient.turn {
 			t.Fatalf("the next resolution is after %v", m.next.Sub(now))
 		}
 	}
