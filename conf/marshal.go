@@ -106,9 +106,12 @@ func (w *writer) peerSection(p *Peer) {
 	}
 }
 
-// prefixes breaks long lists into lines that a person can read.
+// perLine is how many prefixes a person can read in a line.
+const perLine = 16
+
+// prefixes breaks long lists into lines.
 func (w *writer) prefixes(key string, prefixes []netip.Prefix) {
-	for line := range slices.Chunk(prefixes, 16) {
+	for line := range slices.Chunk(prefixes, perLine) {
 		var list []string
 		for _, p := range line {
 			list = append(list, p.String())
