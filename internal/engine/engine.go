@@ -64,6 +64,7 @@ type Engine struct {
 	close   context.CancelCauseFunc
 	kept    sync.WaitGroup
 	changes chan struct{} // tells of a Set; holds one
+	news    chan struct{} // see News; holds one
 	trouble chan struct{} // holds one
 
 	// turn is held for one request and what is learnt from its reply.
@@ -91,7 +92,7 @@ func Open(ctx context.Context, c Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, process: p, changed: make(chan struct{}), changes: make(chan struct{}, 1), trouble: trouble}
+	e := &Engine{config: c, process: p, changed: make(chan struct{}), changes: make(chan struct{}, 1), trouble: trouble, news: make(chan struct{}, 1)}
 	e.closing, e.close = context.WithCancelCause(context.Background())
 	e.kept.Go(func() { e.keep(p) })
 	return e, nil
@@ -129,6 +130,17 @@ func (e *Engine) Restarts() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.restarts
+}
+
+// News tells one reader that the engine has said how it is, to whoever asked, or
+// that its process is another or gone.
+func (e *Engine) News() <-chan struct{} { return e.news }
+
+// Last returns what the engine last said of itself, without asking it.
+func (e *Engine) Last() uapi.Device {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.device
 }
 
 // Get returns the body of the engine's configuration and state. It waits while
@@ -222,16 +234,14 @@ func (e *Engine) learn(p *Process) ([]byte, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.device = d
+	put(e.news)
 	return reply, nil
 }
 
 // noteSet remembers that there is a configuration, and whether somebody cares
 // which port it is.
 func (e *Engine) noteSet(body []byte) {
-	select {
-	case e.changes <- struct{}{}:
-	default:
-	}
+	put(e.changes)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.configured = true
@@ -313,6 +323,15 @@ func (e *Engine) become(p *Process) {
 	}
 	close(e.changed)
 	e.changed = make(chan struct{})
+	put(e.news)
+}
+
+// put leaves a message in a channel that holds one, unless one is there.
+func put(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // revive starts processes until one runs with the last configuration, or e is

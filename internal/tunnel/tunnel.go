@@ -22,6 +22,7 @@ import (
 	"wireguard4netns/internal/sandbox"
 	"wireguard4netns/internal/state"
 	"wireguard4netns/internal/uapi"
+	"wireguard4netns/internal/watch"
 )
 
 // Request is what a tunnel is asked to be. Apart from Conf it holds no keys.
@@ -62,6 +63,8 @@ type Tunnel struct {
 	links    *link.Conn              // inside
 	mtu      atomic.Pointer[linkMTU] // nil: the plan's
 	reloaded chan struct{}           // holds one
+
+	resolutions watch.Resolutions
 
 	engineMTU int // the engine was started with it; the link's is never above
 }

@@ -34,7 +34,7 @@ func (t *Tunnel) watch(ctx context.Context) {
 			names[uapi.PublicKey(p.PublicKey)] = p.Endpoint
 		}
 	}
-	watch.Run(ctx, watch.Config{Engine: t.Engine, Routes: t.followRoutes, Names: names, Log: t.log.Line})
+	watch.Run(ctx, watch.Config{Engine: t.Engine, Routes: t.followRoutes, Names: names, Log: t.log.Line, Resolutions: &t.resolutions})
 }
 
 // linkMTU is the MTU that the link has now.

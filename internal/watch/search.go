@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"wireguard4netns/internal/host"
@@ -119,6 +120,19 @@ type answer struct {
 	err    error
 }
 
+// Resolutions counts lookups of endpoints' names by how they ended.
+type Resolutions struct{ Answered, Failed atomic.Uint64 }
+
+func (r *Resolutions) count(err error) {
+	switch {
+	case r == nil:
+	case err == nil:
+		r.Answered.Add(1)
+	default:
+		r.Failed.Add(1)
+	}
+}
+
 // resolve looks a peer's name up, one at a time for each peer.
 func (w *watcher) resolve(ctx context.Context, peer uapi.PublicKey, away bool) {
 	name := w.Names[peer]
@@ -138,6 +152,7 @@ func (w *watcher) resolve(ctx context.Context, peer uapi.PublicKey, away bool) {
 // use takes a peer to where its name says.
 func (w *watcher) use(ctx context.Context, a answer) {
 	delete(w.resolving, a.peer)
+	w.Resolutions.count(a.err)
 	m := w.peers[a.peer]
 	if m == nil {
 		return // removed meanwhile

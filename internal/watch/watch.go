@@ -51,6 +51,8 @@ type Config struct {
 	// Looked gets the peers as they are at each look.
 	Looked func(at time.Time, peers []uapi.Peer)
 	Log    func(line string)
+	// Resolutions counts how the lookups of Names ended; nil: they are not counted.
+	Resolutions *Resolutions
 
 	seams
 }
