@@ -45,6 +45,10 @@ func (t *Tunnel) Reload(c *conf.Config, name string, say func(line string)) erro
 	return t.s.Reload(supervisor.Reload{Conf: text, Name: name}, say)
 }
 
+// Replace makes this very program take over a tunnel that was reached by Open, in
+// the same process. Programs in it and their connections live on.
+func (t *Tunnel) Replace(say func(line string)) error { return t.s.Replace(say) }
+
 // Down ends a tunnel that was reached by Open and returns when it is undone.
 // Programs in it have no network from then on.
 func (t *Tunnel) Down() error { return t.s.Down() }

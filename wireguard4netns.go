@@ -42,7 +42,7 @@ func Role(args []string, stderr io.Writer, report func(error) int) (code int, ok
 	}
 	switch args[0] {
 	case supervisor.Argv0:
-		return supervisor.Main(stderr), true
+		return supervisor.Main(args[1:], stderr), true
 	case engine.Argv0:
 		return engine.Main(args[1:], stderr), true
 	case inside.Argv0:

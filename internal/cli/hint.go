@@ -37,6 +37,8 @@ var hints = []struct {
 	{errNoConf, "give a path, or put the file at ~/.config/wireguard4netns/NAME.conf"},
 	{supervisor.ErrNoTunnel, "wireguard4netns list names those that stand; up makes one"},
 	{supervisor.ErrNotOurs, "nsenter(1), or the program that made them, gets you in"},
+	{supervisor.ErrNotHeld, "end the program, and start it again with this version"},
+	{supervisor.ErrFormat, "down and up again; what is inside loses its connections"},
 	{supervisor.ErrDied, "was it killed? dmesg tells of a lack of memory; ulimit -u bounds it too"},
 	{syscall.EADDRINUSE, "another program listens at that path or port"},
 	{syscall.EMFILE, "raise the limit of open files: ulimit -n 64"},

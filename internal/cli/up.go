@@ -9,29 +9,37 @@ import (
 	"github.com/spf13/cobra"
 
 	"wireguard4netns"
+	"wireguard4netns/internal/supervisor"
 )
 
 func newUp(env *Env) *cobra.Command {
 	var f runFlags
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "up [flags] CONF",
 		Short: "Make a tunnel that lives without a program",
 		Long: `Up makes a tunnel as run does and leaves it standing until "down". Exec puts
-programs into it. Its name is that of its file, or --name.`,
+programs into it. Its name is that of its file, or --name.
+
+With --replace a tunnel of that name that stands is taken over by this version of
+the program, and made what CONF says, as reload does: the link, programs inside and
+their connections live on. It keeps the flags that it was made with.`,
 		Example: `  wireguard4netns up home
+  wireguard4netns up --replace home
   wireguard4netns up --name work --wait provider.conf`,
 		Args:              usage("CONF"),
 		ValidArgsFunction: env.completeConf,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return up(cmd.Context(), env, f, args[0])
+			return up(cmd.Context(), env, f, args[0], replace)
 		},
 	}
 	f.tunnelFlags.add(cmd.Flags())
 	f.addInside(cmd.Flags())
+	cmd.Flags().BoolVar(&replace, "replace", false, "take over the tunnel of that name, if it stands")
 	return cmd
 }
 
-func up(ctx context.Context, env *Env, f runFlags, name string) error {
+func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) error {
 	c, o, err := env.runOptions(f, name)
 	if err != nil {
 		return err
@@ -45,11 +53,31 @@ func up(ctx context.Context, env *Env, f runFlags, name string) error {
 	if err := closeOnExec(); err != nil {
 		return err
 	}
+	if replace {
+		t, err := wireguard4netns.Open(o.Root, o.Name)
+		if err == nil {
+			return takeOver(t, c, o)
+		}
+		if !errors.Is(err, supervisor.ErrNoTunnel) {
+			return err
+		}
+	}
 	t, err := start(ctx, env, c, nil, o)
 	if err != nil {
 		return err
 	}
 	return t.Detach()
+}
+
+// takeOver makes this program that of a tunnel that stands, and the file its file.
+func takeOver(t *wireguard4netns.Tunnel, c *file, o wireguard4netns.Options) error {
+	if err := t.Replace(o.Say); err != nil {
+		return fmt.Errorf("replace %s: %w", t.Name, err)
+	}
+	if err := t.Reload(c.config, c.name, o.Say); err != nil {
+		return fmt.Errorf("reload %s: %w", t.Name, err)
+	}
+	return nil
 }
 
 func newDown(env *Env) *cobra.Command {

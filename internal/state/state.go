@@ -82,6 +82,16 @@ func Claim(root, name string) (_ *Dir, err error) {
 	return d, nil
 }
 
+// Adopt returns the directory of a tunnel that stands, from its Lock in the process
+// that had it before. It owns lock.
+func Adopt(root, name string, lock *os.File) *Dir {
+	return &Dir{root: root, name: name, lock: lock, published: true}
+}
+
+// Lock returns the file by which this process owns the directory, and whoever it
+// is handed to; it stays d's.
+func (d *Dir) Lock() *os.File { return d.lock }
+
 func (d *Dir) make() error {
 	if err := os.Mkdir(d.Path(), 0o700); err != nil {
 		return err

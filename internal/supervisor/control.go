@@ -37,6 +37,8 @@ var (
 //	Reload: another file          ──▶
 //	                              ◀──      Say: a line for the user (any number)
 //	                              ◀──      Done or Failed
+//	Replace, with a program       ──▶      becomes that: see handover.go
+//	                              ◀──      Done or Failed
 //	Down                          ──▶
 //	                              ◀──      Over: undone
 //
@@ -44,11 +46,11 @@ var (
 type control struct {
 	t        *tunnel.Tunnel
 	ctx      context.Context // ends with the tunnel
-	began    time.Time
+	held     <-chan struct{} // closed when the tunnel lives by itself
 	down     func()
 	listener *net.UnixListener
 
-	changing sync.Mutex // held by one Reload
+	changing sync.Mutex // held by one Reload or Replace
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -63,7 +65,7 @@ const (
 
 // listenControl makes the socket in the tunnel's directory, which is not yet
 // visible. down is called when somebody wants the tunnel's end.
-func listenControl(ctx context.Context, t *tunnel.Tunnel, down func()) (*control, error) {
+func listenControl(ctx context.Context, t *tunnel.Tunnel, held <-chan struct{}, down func()) (*control, error) {
 	dir, err := os.Open(t.Dir.Path())
 	if err != nil {
 		return nil, err
@@ -73,10 +75,39 @@ func listenControl(ctx context.Context, t *tunnel.Tunnel, down func()) (*control
 	if err != nil {
 		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
+	return newControl(ctx, t, held, l, down), nil
+}
+
+// newControl answers on l, which it owns.
+func newControl(ctx context.Context, t *tunnel.Tunnel, held <-chan struct{}, l *net.UnixListener, down func()) *control {
 	l.SetUnlinkOnClose(false) // the directory goes, and was renamed
-	c := &control{t: t, ctx: ctx, began: time.Now(), down: down, listener: l, conns: map[*conn]bool{}}
+	c := &control{t: t, ctx: ctx, held: held, down: down, listener: l, conns: map[*conn]bool{}}
 	c.serve.Go(c.accept)
-	return c, nil
+	return c
+}
+
+// take answers on a connection that the supervisor before had; app is the process
+// that it waits for, if not 0.
+func (c *control) take(conn *conn, app int) {
+	c.mu.Lock()
+	c.conns[conn] = true
+	c.mu.Unlock()
+	c.serve.Go(func() { c.answer(conn) })
+	if app != 0 {
+		c.await(conn, app)
+	}
+}
+
+// await tells conn when process app has ended.
+func (c *control) await(conn *conn, app int) {
+	c.mu.Lock()
+	conn.app = app
+	c.mu.Unlock()
+	c.serve.Go(func() {
+		if ns.WaitExit(c.ctx, app) == nil {
+			conn.send(message{Over: overDetached})
+		}
+	})
 }
 
 // controlAddr names the socket in an open directory: a path may be longer than
@@ -148,15 +179,17 @@ func (c *control) answer(conn *conn) {
 		case m.Join:
 			conn.send(ready(c.t), c.t.NS.Files()...)
 		case m.App != nil:
-			c.serve.Go(func() {
-				if ns.WaitExit(c.ctx, m.App.Pid) == nil {
-					conn.send(message{Over: overDetached})
-				}
-			})
+			c.await(conn, m.App.Pid)
 		case m.AskStatus:
-			conn.send(message{Status: status(c.t, c.began)})
+			conn.send(message{Status: status(c.t)})
 		case m.Reload != nil:
 			conn.send(c.reload(conn, *m.Reload))
+		case m.Replace != nil:
+			var exe *os.File
+			if files := conn.takeFiles(); len(files) > 0 {
+				exe = files[0]
+			}
+			conn.send(message{Failed: newRemoteError(c.replace(conn, *m.Replace, exe))})
 		case m.Down:
 			c.down()
 		}
@@ -248,6 +281,11 @@ func (s *Supervisor) Reload(r Reload, say func(string)) error {
 	if err := s.conn.send(message{Reload: &r}); err != nil {
 		return err
 	}
+	return s.awaitDone(say)
+}
+
+// awaitDone waits for the answer to a request that changes the tunnel.
+func (s *Supervisor) awaitDone(say func(string)) error {
 	for {
 		m, err := s.conn.receive()
 		switch {

@@ -19,7 +19,7 @@ var known = []error{
 	ns.ErrTargetGone, ns.ErrTargetDenied, ns.ErrNotNetNS, ns.ErrNotUserNS,
 	state.ErrInUse, state.ErrBadName, state.ErrUnsafe,
 	host.ErrUnresolved, plan.ErrNoAddress, plan.ErrNotServer,
-	tunnel.ErrNoHandshake, tunnel.ErrPortInUse, ErrNotOurs,
+	tunnel.ErrNoHandshake, tunnel.ErrPortInUse, tunnel.ErrNotKept, ErrNotOurs, ErrNotHeld, ErrFormat,
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EADDRINUSE, syscall.EACCES, syscall.EPERM, syscall.ENOENT,
 	syscall.EMFILE, syscall.EAGAIN,
 }

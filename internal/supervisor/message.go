@@ -37,12 +37,13 @@ type message struct {
 	Detach bool         `json:",omitempty"`
 	Over   string       `json:",omitempty"`
 
-	Join      bool    `json:",omitempty"`
-	AskStatus bool    `json:",omitempty"`
-	Status    *Status `json:",omitempty"`
-	Down      bool    `json:",omitempty"`
-	Reload    *Reload `json:",omitempty"`
-	Done      bool    `json:",omitempty"`
+	Join      bool     `json:",omitempty"`
+	AskStatus bool     `json:",omitempty"`
+	Status    *Status  `json:",omitempty"`
+	Down      bool     `json:",omitempty"`
+	Reload    *Reload  `json:",omitempty"`
+	Replace   *Replace `json:",omitempty"`
+	Done      bool     `json:",omitempty"`
 }
 
 // Start is what a supervisor is started for.
@@ -79,6 +80,7 @@ type conn struct {
 	stream *net.UnixConn
 	lines  *bufio.Reader
 	files  []*os.File // received and not yet taken
+	app    int        // the process whose end it is told; 0: none
 }
 
 // newConn takes ownership of f.

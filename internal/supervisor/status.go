@@ -34,7 +34,7 @@ type Status struct {
 	Search         []string       `json:"search"`
 	Peers          []PeerStatus   `json:"peers"`
 	Processes      []int          `json:"processes"` // inside
-	File           string         `json:"file"` // which reload reads; may be empty
+	File           string         `json:"file"`      // which reload reads; may be empty
 	Directory      string         `json:"directory"`
 	UAPISocket     string         `json:"uapiSocket"`
 }
@@ -58,10 +58,10 @@ const statusTime = 2 * time.Second
 // none is used after three (whitepaper, 6.1: Reject-After-Time).
 const staleHandshake = 180 * time.Second
 
-func status(t *tunnel.Tunnel, began time.Time) *Status {
+func status(t *tunnel.Tunnel) *Status {
 	p := t.Plan()
 	s := &Status{
-		Name: t.Dir.Name(), Interface: p.Link.Name, Since: began.Truncate(time.Second),
+		Name: t.Dir.Name(), Interface: p.Link.Name, Since: t.Began.Truncate(time.Second),
 		SupervisorPID: os.Getpid(), EnginePID: t.Engine.Pid(), EngineRestarts: t.Engine.Restarts(),
 		Addresses: p.Link.Addresses, DNS: p.DNS, Search: p.Search,
 		File: t.ConfPath(), Directory: t.Dir.Path(), UAPISocket: t.UAPIPath(),

@@ -38,8 +38,18 @@ var (
 	errTold      = errors.New("told to end")
 )
 
-// Main runs the role. It returns the exit code.
-func Main(stderr io.Writer) int {
+// Main runs the role with the arguments after Argv0. It returns the exit code.
+func Main(args []string, stderr io.Writer) int {
+	// Processes inside, hooks and engines are children; none may stay a zombie.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	defer stop()
+	if len(args) == 2 && args[0] == resumeArg {
+		if err := resume(ctx, args[1]); err != nil {
+			fmt.Fprintln(stderr, "take over the tunnel:", err)
+			return 125
+		}
+		return 0
+	}
 	front, err := newConn(os.NewFile(socketFD, "front"))
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -52,9 +62,6 @@ func Main(stderr io.Writer) int {
 	if err != nil || first.Start == nil {
 		return 125
 	}
-	// Processes inside, hooks and engines are children; none may stay a zombie.
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	defer stop()
 	if err := supervise(ctx, front, *first.Start); err != nil {
 		front.send(message{Failed: newRemoteError(err)})
 		return 125
@@ -82,7 +89,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		}
 		return err
 	}
-	ctl, err := listenControl(ctx, t, func() { end(errTold) })
+	ctl, err := listenControl(ctx, t, held, func() { end(errTold) })
 	if err == nil {
 		err = errors.Join(t.Dir.Publish(), t.Settle())
 	}

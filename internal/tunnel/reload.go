@@ -48,6 +48,9 @@ func (t *Tunnel) Reload(ctx context.Context, text []byte, name string, say func(
 	}
 	t.request.Conf, t.request.ConfName = text, name
 	t.plan.Store(p)
+	if err := t.rewriteState(); err != nil {
+		return err
+	}
 	select {
 	case t.reloaded <- struct{}{}:
 	default:

@@ -36,6 +36,12 @@ type Request struct {
 	Name   string     // of the tunnel; empty: the interface and this process
 	Target *ns.Target // nil: new namespaces are made
 
+	// Kept is taken over, if not nil, in place of new namespaces and a new link.
+	// Running is then what the engine was, as it said itself (the body of a get);
+	// empty: what Conf says.
+	Kept    *Kept `json:"-"`
+	Running []byte
+
 	// UAPIPath is where the UAPI socket is; empty: in the tunnel's directory.
 	UAPIPath string
 
@@ -53,6 +59,8 @@ type Tunnel struct {
 	// TUN keeps the link alive while an engine dies and another takes over.
 	TUN *os.File
 
+	Began time.Time // when the link was made
+
 	request  Request
 	plan     atomic.Pointer[plan.Plan] // what is so now: Reload has another
 	uapiPath string                    // not in Dir, if set
@@ -60,13 +68,22 @@ type Tunnel struct {
 	undo     []func() error // last in, first out
 
 	changing sync.Mutex              // held to change the link
-	links    *link.Conn              // inside
+	netlink  *os.File                // inside
+	links    *link.Conn              // over netlink
+	state    *os.File                // see Keep; nil: nobody keeps anything
 	mtu      atomic.Pointer[linkMTU] // nil: the plan's
 	reloaded chan struct{}           // holds one
 
 	resolutions watch.Resolutions
 
 	engineMTU int // the engine was started with it; the link's is never above
+}
+
+// Request returns what the tunnel would be asked for now; it holds keys.
+func (t *Tunnel) Request() Request {
+	r := t.request
+	r.Name, r.Kept, r.Running = t.Dir.Name(), nil, nil
+	return r
 }
 
 // Plan returns what the tunnel is made after.
@@ -76,7 +93,7 @@ func (t *Tunnel) Plan() *plan.Plan { return t.plan.Load() }
 // before is undone and the error is of that step. say gets a line for each thing
 // the user should know.
 func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err error) {
-	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1)}
+	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1), Began: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
@@ -106,7 +123,7 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	for _, warning := range p.Warnings {
 		say(warning)
 	}
-	if t.Dir, err = state.Claim(r.Root, r.name()); err != nil {
+	if t.Dir, err = r.claim(); err != nil {
 		return nil, err
 	}
 	t.push(t.Dir.Remove)
@@ -115,31 +132,28 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	}
 	t.push(t.log.Close)
 	say = t.log.Also(say)
-	if t.NS, err = namespaces(ctx, r, p, say); err != nil {
+	if err := t.namespaces(ctx, r, p, say); err != nil {
 		return nil, err
 	}
 	t.push(t.NS.Close)
-	tun, netlink, err := t.NS.Interface(p.Link.Name)
+	if err := t.device(r, p); err != nil {
+		return nil, err
+	}
+	if r.Kept == nil {
+		err = t.hooks(ctx, "PreUp", p.Hooks.PreUp, say)
+	}
 	if err != nil {
 		return nil, err
 	}
-	t.TUN = tun
-	if r.Target != nil {
-		t.push(tun.Close) // who attaches next may want the name
-	} // else it goes with this process: the kernel takes 10 ms to remove a link
-	t.push(netlink.Close)
-	if r.Target != nil {
-		if err := t.NS.Release(); err != nil {
-			return nil, err
-		}
-	}
-	if err := t.hooks(ctx, "PreUp", p.Hooks.PreUp, say); err != nil {
+	if t.links, err = link.NewConn(int(t.netlink.Fd())); err != nil {
 		return nil, err
 	}
-	if t.links, err = link.NewConn(int(netlink.Fd())); err != nil {
-		return nil, err
+	if r.Kept == nil {
+		err = t.links.Configure(p.Link)
+	} else {
+		err = t.take(r.Kept, p)
 	}
-	if err := t.links.Configure(p.Link); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	if err := t.engine(ctx, r, p); err != nil {
@@ -156,7 +170,10 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 			return nil, err
 		}
 	}
-	if err := t.hooks(ctx, "PostUp", p.Hooks.PostUp, say); err != nil {
+	if r.Kept == nil {
+		err = t.hooks(ctx, "PostUp", p.Hooks.PostUp, say)
+	}
+	if err != nil {
 		return nil, err
 	}
 	t.push(func() error { return t.hooksDown(say) })
@@ -170,16 +187,50 @@ func (r Request) name() string {
 	return fmt.Sprintf("%s-%d", r.Options.IfName, os.Getpid())
 }
 
-// namespaces makes those of the tunnel, or opens the target's.
-func namespaces(ctx context.Context, r Request, p *plan.Plan, say func(string)) (*ns.Set, error) {
+// claim makes the tunnel's directory, or takes it over.
+func (r Request) claim() (*state.Dir, error) {
+	if r.Kept != nil && r.Kept.Lock != nil {
+		return state.Adopt(r.Root, r.name(), r.Kept.Lock), nil
+	}
+	return state.Claim(r.Root, r.name())
+}
+
+// namespaces makes those of the tunnel, or opens the target's, or takes those over
+// that were kept.
+func (t *Tunnel) namespaces(ctx context.Context, r Request, p *plan.Plan, say func(string)) (err error) {
+	switch {
+	case r.Kept != nil:
+		if err := r.Kept.fits(p); err != nil {
+			return err
+		}
+		t.NS = r.Kept.NS
+	case r.Target != nil:
+		t.NS, err = ns.Open(*r.Target)
+	default:
+		var notes []string
+		t.NS, notes, err = ns.Create(ctx, *p.Inside)
+		for _, note := range notes {
+			say(note)
+		}
+	}
+	return err
+}
+
+// device makes the TUN device, or takes over the one that was kept.
+func (t *Tunnel) device(r Request, p *plan.Plan) (err error) {
+	if r.Kept != nil {
+		t.TUN, t.netlink, t.Began = r.Kept.TUN, r.Kept.Netlink, r.Kept.began
+	} else if t.TUN, t.netlink, err = t.NS.Interface(p.Link.Name); err != nil {
+		return err
+	}
 	if r.Target != nil {
-		return ns.Open(*r.Target)
+		t.push(t.TUN.Close) // who attaches next may want the name
+	} // else it goes with this process: the kernel takes 10 ms to remove a link
+	t.push(t.netlink.Close)
+	if r.Target != nil {
+		return t.NS.Release()
 	}
-	set, notes, err := ns.Create(ctx, *p.Inside)
-	for _, note := range notes {
-		say(note)
-	}
-	return set, err
+	return nil
 }
 
 // engine starts the engine and gives it the keys.
@@ -192,8 +243,19 @@ func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error
 		return err
 	}
 	t.push(func() error { t.Engine.Close(); return nil })
-	if err := t.Engine.Set(ctx, p.Device.Body()); err != nil {
+	config := p.Device
+	if len(r.Running) > 0 {
+		d, err := uapi.Parse(bytes.NewReader(r.Running))
+		if err != nil {
+			return fmt.Errorf("take over the engine's state: %w", err)
+		}
+		config = d.Restore()
+	}
+	if err := t.Engine.Set(ctx, config.Body()); err != nil {
 		return configureError(p, err)
+	}
+	if r.Kept != nil {
+		return t.Engine.Call(ctx) // peers are to learn of the new engine now
 	}
 	return nil
 }

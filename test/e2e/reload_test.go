@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -35,7 +36,7 @@ func TestReload(t *testing.T) {
 	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
 	// A program that runs all the time, and says what it sees at each line of input.
 	app := w.tool("exec", "home", "--", "sh", "-c", `while read -r line; do eval "$line" 2>&1; echo; echo END; done`)
-	see := ask(t, app)
+	_, see := ask(t, app)
 	handshake := w.mustRun(t, "show", "home", "latest-handshakes")
 	address := "10.77.0.2/32"
 	if !strings.Contains(string(text), address) {
@@ -119,9 +120,9 @@ func TestReloadKeepsRoaming(t *testing.T) {
 	w.mustRun(t, "down", "home")
 }
 
-// ask starts a command that reads lines, and returns what sends it one and returns
-// the lines of its answer, up to one that says END.
-func ask(t *testing.T, cmd *exec.Cmd) func(line string) string {
+// ask starts a command that reads lines, and returns its input and what sends it a
+// line and returns its answer, up to a line that says END.
+func ask(t *testing.T, cmd *exec.Cmd) (input io.Closer, see func(line string) string) {
 	t.Helper()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -133,7 +134,7 @@ func ask(t *testing.T, cmd *exec.Cmd) func(line string) string {
 	}
 	nstest.Start(t, cmd)
 	lines := bufio.NewScanner(out)
-	return func(line string) string {
+	return in, func(line string) string {
 		t.Helper()
 		fmt.Fprintln(in, line)
 		var answer strings.Builder

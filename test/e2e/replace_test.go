@@ -1,0 +1,84 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// A tunnel changes the program that serves it: the process, the link, programs
+// inside and their connections stay, and so does what set has changed.
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	conf := w.account(t, "DNS = 10.77.0.1")
+	before := w.snapshot(t)
+	w.mustRun(t, "up", "--name", "home", conf)
+	app := w.tool("exec", "home", "--", "sh", "-c", `while read -r line; do eval "$line" 2>&1; echo; echo END; done; exit 7`)
+	input, see := ask(t, app)
+	contains(t, see("ping -c 1 -W 15 "+w.peer.Addr4.String()), " 0% packet loss")
+	stream := startStream(t, w, "home", 9000)
+	peer := w.status(t, "home").Peers[0]
+	w.mustRun(t, "set", "home", "peer", peer.PublicKey, "persistent-keepalive", "17")
+	old := w.status(t, "home")
+
+	other := w.program + "-other"
+	text, err := os.ReadFile(w.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, text, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(other) })
+	link := see("cat /sys/class/net/wg0/ifindex; readlink /proc/self/ns/net")
+	if out := succeed(t, w.user.command(other, "up", "--replace", "--name", "home", conf)); out != "" {
+		t.Errorf("up --replace said %q", out)
+	}
+
+	s := w.status(t, "home")
+	if s.SupervisorPID != old.SupervisorPID || s.EnginePID == old.EnginePID || !s.Since.Equal(old.Since) || len(s.Processes) != 2 {
+		t.Errorf("before %+v\nafter %+v", old, s)
+	}
+	if exe := w.machine.Run(t, "readlink", fmt.Sprintf("/proc/%d/exe", s.SupervisorPID)); !strings.Contains(exe, "-other") {
+		t.Errorf("the supervisor runs %s", exe)
+	}
+	if got := see("cat /sys/class/net/wg0/ifindex; readlink /proc/self/ns/net"); got != link {
+		t.Errorf("another link or namespace: %s, before %s", got, link)
+	}
+	stream.check(t, waiting)
+	contains(t, see("ping -c 1 -W 15 "+w.peer.Addr4.String()), " 0% packet loss")
+	for _, p := range w.machine.Processes() {
+		if strings.Contains(p.Command, "defunct") || p.PID == old.EnginePID {
+			t.Errorf("left: %+v", p)
+		}
+	}
+	input.Close()
+	if code := exitCode(t, app, waiting); code != 7 {
+		t.Errorf("the program's exit code is %d", code)
+	}
+	stream.stop(t)
+	w.mustRun(t, "down", "home")
+	before.Check(t)
+}
+
+// What cannot be replaced says so, and goes on.
+func TestReplaceRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	conf := w.account(t)
+	// A tunnel of run ends with its program, whose parent is of the old version.
+	run := w.tool("run", "--name", "home", conf, "--", "sh", "-c", "echo $$; read -r _")
+	hold(t, run)
+	_, errs, code := w.run(t, "up", "--replace", "--name", "home", conf)
+	if code != 125 || strings.Count(errs, "\n") != 2 || !strings.Contains(errs, "not made by up") {
+		t.Errorf("%d, %s", code, errs)
+	}
+	if got := len(w.status(t, "home").Processes); got != 1 {
+		t.Errorf("%d processes inside", got)
+	}
+	// Where there is none, --replace is up.
+	w.mustRun(t, "up", "--replace", "--name", "new", conf)
+	w.mustRun(t, "down", "new")
+}
