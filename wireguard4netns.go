@@ -22,6 +22,7 @@ import (
 	"wireguard4netns/internal/ns/inside"
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/sandbox"
+	"wireguard4netns/internal/service"
 	"wireguard4netns/internal/supervisor"
 	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/tunnel"
@@ -66,6 +67,9 @@ type App = ns.App
 // (what the machine allows), SandboxStrict (all of it) or SandboxNone.
 type SandboxLevel = sandbox.Level
 
+// Service is a service manager, as sd_notify(3) speaks to it.
+type Service = service.Manager
+
 // Options say what is wanted beyond the file. The zero value with an interface
 // name and a root is complete.
 type Options struct {
@@ -86,12 +90,18 @@ type Options struct {
 	HideFiles []string
 
 	Wait    time.Duration // for the first handshake; 0: do not
+	Patient bool          // without Wait: start also while endpoints' names do not resolve
 	Sandbox SandboxLevel
 
+	Metrics MetricsAddress // zero: none are served
+	Outside Outside
+
 	Verbose  bool
-	ExitFile *os.File          // its end of file, or a byte on it, ends the tunnel
-	Say      func(line string) // gets warnings and progress; nil: nobody
-	Stderr   *os.File          // for the last words of a crash; nil: nobody
+	Service  service.Manager     // who started this process as a service
+	Stored   map[string]*os.File // what it kept of the tunnel before; Start owns it
+	ExitFile *os.File            // its end of file, or a byte on it, ends the tunnel
+	Say      func(line string)   // gets warnings and progress; nil: nobody
+	Stderr   *os.File            // for the last words of a crash; nil: nobody
 }
 
 // Tunnel is one that stands.
@@ -121,8 +131,8 @@ func Start(ctx context.Context, c *conf.Config, target *Target, o Options) (*Tun
 	}
 	s, err := supervisor.Launch(ctx, supervisor.Start{Request: tunnel.Request{
 		Conf: text, ConfName: o.ConfName, ConfPath: o.ConfPath, Options: o.plan(target), Root: o.Root, Name: o.Name,
-		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Sandbox: o.Sandbox, Verbose: o.Verbose,
-	}}, o.ExitFile, o.Stderr, say)
+		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Patient: o.Patient, Sandbox: o.Sandbox, Verbose: o.Verbose,
+	}, Service: o.Service, Metrics: o.Metrics, Outside: o.Outside}, o.Stored, o.ExitFile, o.Stderr, say)
 	if err != nil {
 		return nil, err
 	}

@@ -83,6 +83,9 @@ func attach(ctx context.Context, env *Env, f attachFlags, target, ifname, name s
 	if o.IfName, err = c.linkName(ifname); err != nil {
 		return err
 	}
+	if err := env.setService(f.serviceFlags, &o); err != nil {
+		return err
+	}
 	if f.tmpdir != "" {
 		o.UAPIPath = filepath.Join(f.tmpdir, o.IfName+".sock")
 	}

@@ -18,6 +18,7 @@ import (
 
 // tunnelFlags are those of every command that makes a tunnel.
 type tunnelFlags struct {
+	serviceFlags
 	name    string
 	wait    time.Duration
 	sandbox wireguard4netns.SandboxLevel
@@ -32,6 +33,7 @@ func (f *tunnelFlags) add(flags *pflag.FlagSet) {
 	flags.TextVar(&f.sandbox, "sandbox", f.sandbox, "of the process that holds the keys: auto (all that the machine allows), strict or none")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and touch nothing")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say what was decided and done")
+	f.serviceFlags.add(flags)
 }
 
 type runFlags struct {
@@ -141,6 +143,9 @@ func (env *Env) runOptions(f runFlags, name string) (c *file, o wireguard4netns.
 	}
 	if c.path != "" {
 		o.HideFiles = []string{c.path}
+	}
+	if err := env.setService(f.serviceFlags, &o); err != nil {
+		return nil, o, err
 	}
 	if o.HostDNS = slices.Contains(f.dns, "host"); !o.HostDNS {
 		o.DNS = f.dns

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"wireguard4netns"
+	"wireguard4netns/internal/service"
 	"wireguard4netns/internal/supervisor"
 )
 
@@ -47,6 +49,7 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 	if o.Name == "" {
 		o.Name = o.IfName
 	}
+	o.Patient = true
 	if f.dryRun {
 		return wireguard4netns.DryRun(ctx, env.Stdout, c.config, nil, o)
 	}
@@ -62,11 +65,16 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 			return err
 		}
 	}
+	o.Service = service.FromEnvironment(env.get, os.Getpid())
+	o.Stored = service.Stored(env.get, os.Getpid())
 	t, err := start(ctx, env, c, nil, o)
 	if err != nil {
 		return err
 	}
-	return t.Detach()
+	if err := t.Detach(); err != nil {
+		return err
+	}
+	return o.Service.Tell(service.MainPID(t.Pid), service.Ready)
 }
 
 // takeOver makes this program that of a tunnel that stands, and the file its file.

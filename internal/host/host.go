@@ -26,7 +26,22 @@ const resolveTimeout = 10 * time.Second
 
 // Look finds out about the host what c and a plan for it need.
 func Look(ctx context.Context, c *conf.Config) (plan.Host, error) {
-	h := plan.Host{UID: os.Getuid(), Endpoints: map[string][]plan.Route{}}
+	h, unresolved := look(ctx, c)
+	if len(unresolved) > 0 {
+		return h, unresolved[0]
+	}
+	return h, nil
+}
+
+// LookPatiently is Look for a tunnel that may start before the network is there. It
+// says why endpoints have no address yet; an error is the end of ctx.
+func LookPatiently(ctx context.Context, c *conf.Config) (h plan.Host, unresolved []error, err error) {
+	h, unresolved = look(ctx, c)
+	return h, unresolved, ctx.Err()
+}
+
+func look(ctx context.Context, c *conf.Config) (h plan.Host, unresolved []error) {
+	h = plan.Host{UID: os.Getuid(), Endpoints: map[string][]plan.Route{}}
 	h.Nsswitch, _ = os.ReadFile("/etc/nsswitch.conf") // none is a valid one
 	for _, p := range c.Peers {
 		if p.Endpoint.IsZero() {
@@ -34,11 +49,12 @@ func Look(ctx context.Context, c *conf.Config) (plan.Host, error) {
 		}
 		found, err := Resolve(ctx, p.Endpoint)
 		if err != nil {
-			return h, err
+			unresolved = append(unresolved, err)
+			continue
 		}
 		h.Endpoints[p.Endpoint.String()] = found
 	}
-	return h, nil
+	return h, unresolved
 }
 
 // Resolve returns the addresses of an endpoint in the order of RFC 6724 and the

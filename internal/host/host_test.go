@@ -68,10 +68,17 @@ func TestLook(t *testing.T) {
 	if err != nil || len(h.Endpoints) != 1 {
 		t.Errorf("got %v, %v", h.Endpoints, err)
 	}
+	c.Peers[0].Endpoint = conf.Endpoint{Host: "none.invalid", Port: 1}
+	h, unresolved, err := LookPatiently(t.Context(), c)
+	if err != nil || len(h.Endpoints) != 1 || len(unresolved) != 1 || !errors.Is(unresolved[0], ErrUnresolved) {
+		t.Errorf("patiently: %v, %v, %v", h.Endpoints, unresolved, err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	c.Peers[0].Endpoint = conf.Endpoint{Host: "none.invalid", Port: 1}
 	if _, err := Look(ctx, c); !errors.Is(err, ErrUnresolved) {
 		t.Errorf("got %v", err)
+	}
+	if _, _, err := LookPatiently(ctx, c); !errors.Is(err, context.Canceled) {
+		t.Errorf("patiently, but over: %v", err)
 	}
 }

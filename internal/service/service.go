@@ -39,6 +39,29 @@ func FromEnvironment(get func(name string) string, pid int) Manager {
 	return m
 }
 
+// Stored returns the descriptors that the manager kept for the service and gives to
+// its next process pid, by their names (sd_listen_fds_with_names(3)). They are the
+// caller's, and not inherited further.
+func Stored(get func(name string) string, pid int) map[string]*os.File {
+	n, err := strconv.Atoi(get("LISTEN_FDS"))
+	if err != nil || n <= 0 || n > maxStored || get("LISTEN_PID") != strconv.Itoa(pid) {
+		return nil
+	}
+	files := map[string]*os.File{}
+	for i, name := range strings.Split(get("LISTEN_FDNAMES"), ":") {
+		if fd := firstStored + i; i < n {
+			unix.CloseOnExec(fd)
+			files[name] = os.NewFile(uintptr(fd), name)
+		}
+	}
+	return files
+}
+
+const (
+	firstStored = 3 // SD_LISTEN_FDS_START
+	maxStored   = 16
+)
+
 // What a manager can be told.
 const (
 	Ready    = "READY=1"

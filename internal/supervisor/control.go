@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/service"
 	"wireguard4netns/internal/state"
 	"wireguard4netns/internal/tunnel"
 )
@@ -45,6 +46,7 @@ var (
 // Anybody who still listens when the tunnel ends is told Over.
 type control struct {
 	t        *tunnel.Tunnel
+	service  service.Manager
 	ctx      context.Context // ends with the tunnel
 	held     <-chan struct{} // closed when the tunnel lives by itself
 	down     func()
@@ -65,7 +67,7 @@ const (
 
 // listenControl makes the socket in the tunnel's directory, which is not yet
 // visible. down is called when somebody wants the tunnel's end.
-func listenControl(ctx context.Context, t *tunnel.Tunnel, held <-chan struct{}, down func()) (*control, error) {
+func listenControl(ctx context.Context, t *tunnel.Tunnel, manager service.Manager, held <-chan struct{}, down func()) (*control, error) {
 	dir, err := os.Open(t.Dir.Path())
 	if err != nil {
 		return nil, err
@@ -75,13 +77,13 @@ func listenControl(ctx context.Context, t *tunnel.Tunnel, held <-chan struct{}, 
 	if err != nil {
 		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
-	return newControl(ctx, t, held, l, down), nil
+	return newControl(ctx, t, manager, held, l, down), nil
 }
 
 // newControl answers on l, which it owns.
-func newControl(ctx context.Context, t *tunnel.Tunnel, held <-chan struct{}, l *net.UnixListener, down func()) *control {
+func newControl(ctx context.Context, t *tunnel.Tunnel, manager service.Manager, held <-chan struct{}, l *net.UnixListener, down func()) *control {
 	l.SetUnlinkOnClose(false) // the directory goes, and was renamed
-	c := &control{t: t, ctx: ctx, held: held, down: down, listener: l, conns: map[*conn]bool{}}
+	c := &control{t: t, service: manager, ctx: ctx, held: held, down: down, listener: l, conns: map[*conn]bool{}}
 	c.serve.Go(c.accept)
 	return c
 }
@@ -199,6 +201,8 @@ func (c *control) answer(conn *conn) {
 func (c *control) reload(conn *conn, r Reload) message {
 	c.changing.Lock()
 	defer c.changing.Unlock()
+	c.service.Tell(service.Reloading())
+	defer c.service.Tell(service.Ready)
 	say := func(line string) { conn.send(message{Say: line}) }
 	if err := c.t.Reload(c.ctx, r.Conf, r.Name, say); err != nil {
 		return message{Failed: newRemoteError(err)}

@@ -107,7 +107,7 @@ func (c *control) replace(asker *conn, r Replace, exe *os.File) error {
 // pack collects all that the next supervisor needs. The descriptors in it are
 // copies that survive exec.
 func (c *control) pack(asker *conn) (h *handover, err error) {
-	h = &handover{Format: handoverFormat, Start: Start{Request: c.t.Request()}, Kept: map[string]int{}, Engine: c.t.Engine.Pid()}
+	h = &handover{Format: handoverFormat, Start: Start{Request: c.t.Request(), Service: c.service}, Kept: map[string]int{}, Engine: c.t.Engine.Pid()}
 	if h.Start.Running, err = c.t.Engine.Get(c.ctx); err != nil {
 		return nil, err
 	}
@@ -246,15 +246,19 @@ func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn
 	}
 	held := make(chan struct{})
 	close(held)
-	ctl := newControl(ctx, t, held, l, func() { end(errTold) })
+	ctl := newControl(ctx, t, start.Service, held, l, func() { end(errTold) })
 	for c, app := range conns {
 		ctl.take(c, app)
 	}
+	a, err := attend(t, start)
+	if err != nil {
+		t.Log(err.Error()) // the tunnel is worth more
+	}
 	asker.send(message{Done: true})
+	a.begin(ctx)
 	serve(ctx, end, t, start, asker, nil, held)
 	end(nil)
-	t.Close()
-	ctl.close()
+	undo(t, ctl, a, start)
 	return nil
 }
 

@@ -28,12 +28,13 @@ type Supervisor struct {
 	process *os.Process // a child of this process; nil: reached by Dial
 }
 
-// Launch starts a supervisor and returns when its tunnel stands. say gets a line
+// Launch starts a supervisor and returns when its tunnel stands. stored are
+// descriptors that a service manager kept, by name; Launch owns them. say gets a line
 // for each thing that the user should know. exit may be nil; else its end of file
 // ends the tunnel. The supervisor is in a session of its own and has the null
 // device for input and output; stderr, if not nil, gets what it would print when
 // it crashes.
-func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, say func(string)) (*Supervisor, error) {
+func Launch(ctx context.Context, start Start, stored map[string]*os.File, exit *os.File, stderr *os.File, say func(string)) (*Supervisor, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
@@ -71,15 +72,24 @@ func Launch(ctx context.Context, start Start, exit *os.File, stderr *os.File, sa
 	s.process = cmd.Process
 	stop := context.AfterFunc(ctx, func() { c.stream.CloseWrite() })
 	defer stop()
-	if err := s.start(start, say); err != nil {
+	err = s.start(start, stored, say)
+	for _, f := range stored {
+		f.Close()
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Supervisor) start(start Start, say func(string)) error {
-	if err := s.conn.send(message{Start: &start}); err != nil {
+func (s *Supervisor) start(start Start, stored map[string]*os.File, say func(string)) error {
+	var files []*os.File
+	for name, f := range stored {
+		start.Stored = append(start.Stored, name)
+		files = append(files, f)
+	}
+	if err := s.conn.send(message{Start: &start}, files...); err != nil {
 		return s.died(err)
 	}
 	for {

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wireguard4netns/internal/metrics"
+	"wireguard4netns/internal/service"
 	"wireguard4netns/internal/tunnel"
 )
 
@@ -52,6 +54,13 @@ type Start struct {
 	// ExitFD tells that descriptor exitFD is there: its end of file, or a byte
 	// on it, ends the tunnel.
 	ExitFD bool
+	// Stored are the names of the descriptors that come with it: what a service
+	// manager kept of the supervisor before.
+	Stored []string `json:",omitempty"`
+	// Service is who started the front, if that was a service manager.
+	Service service.Manager
+	Metrics metrics.Address `json:",omitzero"` // zero: none are served
+	Outside tunnel.Outside  `json:",omitzero"`
 }
 
 // Ready says what was made.
@@ -82,6 +91,10 @@ type conn struct {
 	files  []*os.File // received and not yet taken
 	app    int        // the process whose end it is told; 0: none
 }
+
+// maxFiles bounds the descriptors that come with one message: what a service manager
+// keeps are the most.
+const maxFiles = 16
 
 // newConn takes ownership of f.
 func newConn(f *os.File) (*conn, error) {
@@ -142,7 +155,7 @@ func (c *conn) takeFiles() []*os.File {
 
 // Read implements io.Reader and keeps the descriptors that come along.
 func (c *conn) Read(b []byte) (int, error) {
-	oob := make([]byte, unix.CmsgSpace(8*4))
+	oob := make([]byte, unix.CmsgSpace(maxFiles*4))
 	n, oobn, flags, _, err := c.stream.ReadMsgUnix(b, oob)
 	if err != nil {
 		return 0, err // n is -1 then

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/ns"
+	"wireguard4netns/internal/service"
 	"wireguard4netns/internal/tunnel"
 )
 
@@ -62,7 +63,11 @@ func Main(args []string, stderr io.Writer) int {
 	if err != nil || first.Start == nil {
 		return 125
 	}
-	if err := supervise(ctx, front, *first.Start); err != nil {
+	start := *first.Start
+	if start.Kept, err = kept(start, front.takeFiles()); err != nil {
+		front.send(message{Say: err.Error()}) // it is made anew
+	}
+	if err := supervise(ctx, front, start); err != nil {
 		front.send(message{Failed: newRemoteError(err)})
 		return 125
 	}
@@ -89,11 +94,13 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		}
 		return err
 	}
-	ctl, err := listenControl(ctx, t, held, func() { end(errTold) })
-	if err == nil {
-		err = errors.Join(t.Dir.Publish(), t.Settle())
+	ctl, err := listenControl(ctx, t, start.Service, held, func() { end(errTold) })
+	a, attendErr := attend(t, start)
+	if err = errors.Join(err, attendErr); err == nil {
+		err = errors.Join(t.Dir.Publish(), t.Settle(), store(start.Service, t))
 	}
 	if err != nil {
+		a.end()
 		return errors.Join(err, t.Close())
 	}
 	if start.Target == nil {
@@ -102,13 +109,22 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		err = front.send(ready(t))
 	}
 	if err == nil {
+		a.begin(ctx)
 		serve(ctx, end, t, start, front, apps, held)
 	}
 	end(nil)
-	t.Close()
-	ctl.close()
+	undo(t, ctl, a, start)
 	front.send(message{Over: overUndone})
 	return nil
+}
+
+// undo ends a tunnel that stands.
+func undo(t *tunnel.Tunnel, ctl *control, a *attendant, start Start) {
+	start.Service.Tell(service.Stopping)
+	a.end()
+	t.Close()
+	unstore(start.Service)
+	ctl.close()
 }
 
 func ready(t *tunnel.Tunnel) message {

@@ -32,6 +32,7 @@ type Kept struct {
 	// Lock is that of the tunnel's directory, if that is taken over as well.
 	Lock *os.File
 
+	state *os.File
 	link  link.Config // as it is, but for the MTU
 	began time.Time
 }
@@ -46,6 +47,9 @@ const (
 	keptEtc     = "etc" // not there with the host's DNS
 	keptState   = "state"
 )
+
+// KeptNames are all of them.
+var KeptNames = []string{keptTUN, keptNetlink, keptUser, keptNet, keptMount, keptEtc, keptState}
 
 // keptFacts is what is in the file called state.
 type keptFacts struct {
@@ -115,8 +119,8 @@ func NewKept(files map[string]*os.File) (_ *Kept, err error) {
 			}
 		}
 	}()
-	for _, name := range []string{keptTUN, keptNetlink, keptUser, keptNet, keptMount, keptState} {
-		if files[name] == nil {
+	for _, name := range KeptNames {
+		if files[name] == nil && name != keptEtc {
 			return nil, fmt.Errorf("take over a tunnel: descriptor %s is missing of %q", name, slices.Sorted(maps.Keys(files)))
 		}
 	}
@@ -129,11 +133,10 @@ func NewKept(files map[string]*os.File) (_ *Kept, err error) {
 	if err := json.Unmarshal(text, &facts); err != nil {
 		return nil, fmt.Errorf("take over a tunnel: read its state: %w", err)
 	}
-	state.Close()
 	return &Kept{
 		NS:  &ns.Set{User: files[keptUser], Net: files[keptNet], Mount: files[keptMount], Etc: files[keptEtc]},
 		TUN: files[keptTUN], Netlink: files[keptNetlink],
-		link: facts.Link, began: facts.Began,
+		state: state, link: facts.Link, began: facts.Began,
 	}, nil
 }
 
@@ -151,6 +154,21 @@ func (k *Kept) fits(p *plan.Plan) error {
 	return nil
 }
 
+// fitting returns what of kept can become the tunnel of p. A directory that is
+// taken over is of that very tunnel; what a service manager kept may be older than
+// its unit's file, and is let go then.
+func fitting(kept *Kept, p *plan.Plan, say func(string)) (*Kept, error) {
+	if kept == nil {
+		return nil, nil
+	}
+	err := kept.fits(p)
+	if err == nil || kept.Lock != nil {
+		return kept, err
+	}
+	say("not taken over: " + err.Error())
+	return nil, kept.Close()
+}
+
 // take makes the link and the files inside what p says.
 func (t *Tunnel) take(k *Kept, p *plan.Plan) error {
 	if err := t.links.Change(k.link, p.Link); err != nil {
@@ -164,5 +182,5 @@ func (t *Tunnel) take(k *Kept, p *plan.Plan) error {
 
 // Close lets go of what was kept.
 func (k *Kept) Close() error {
-	return errors.Join(k.NS.Close(), k.TUN.Close(), k.Netlink.Close())
+	return errors.Join(k.NS.Close(), k.TUN.Close(), k.Netlink.Close(), k.state.Close())
 }

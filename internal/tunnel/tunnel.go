@@ -15,7 +15,6 @@ import (
 
 	"wireguard4netns/conf"
 	"wireguard4netns/internal/engine"
-	"wireguard4netns/internal/host"
 	"wireguard4netns/internal/link"
 	"wireguard4netns/internal/ns"
 	"wireguard4netns/internal/plan"
@@ -46,6 +45,7 @@ type Request struct {
 	UAPIPath string
 
 	Wait    time.Duration // for the first handshake; 0: do not
+	Patient bool          // without Wait: endpoints' names need not resolve yet
 	Sandbox sandbox.Level
 	Verbose bool
 }
@@ -75,6 +75,7 @@ type Tunnel struct {
 	reloaded chan struct{}           // holds one
 
 	resolutions watch.Resolutions
+	history     history
 
 	engineMTU int // the engine was started with it; the link's is never above
 }
@@ -104,7 +105,7 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	if err != nil {
 		return nil, err
 	}
-	facts, err := host.Look(ctx, config)
+	facts, err := r.look(ctx, config, say)
 	if err != nil {
 		return nil, err
 	}
@@ -122,6 +123,9 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	}
 	for _, warning := range p.Warnings {
 		say(warning)
+	}
+	if r.Kept, err = fitting(r.Kept, p, say); err != nil {
+		return nil, err
 	}
 	if t.Dir, err = r.claim(); err != nil {
 		return nil, err
@@ -200,9 +204,6 @@ func (r Request) claim() (*state.Dir, error) {
 func (t *Tunnel) namespaces(ctx context.Context, r Request, p *plan.Plan, say func(string)) (err error) {
 	switch {
 	case r.Kept != nil:
-		if err := r.Kept.fits(p); err != nil {
-			return err
-		}
 		t.NS = r.Kept.NS
 	case r.Target != nil:
 		t.NS, err = ns.Open(*r.Target)
@@ -219,7 +220,8 @@ func (t *Tunnel) namespaces(ctx context.Context, r Request, p *plan.Plan, say fu
 // device makes the TUN device, or takes over the one that was kept.
 func (t *Tunnel) device(r Request, p *plan.Plan) (err error) {
 	if r.Kept != nil {
-		t.TUN, t.netlink, t.Began = r.Kept.TUN, r.Kept.Netlink, r.Kept.began
+		t.TUN, t.netlink, t.state, t.Began = r.Kept.TUN, r.Kept.Netlink, r.Kept.state, r.Kept.began
+		t.push(t.state.Close)
 	} else if t.TUN, t.netlink, err = t.NS.Interface(p.Link.Name); err != nil {
 		return err
 	}

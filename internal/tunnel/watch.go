@@ -3,9 +3,12 @@ package tunnel
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"wireguard4netns/conf"
+	"wireguard4netns/internal/host"
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/uapi"
 	"wireguard4netns/internal/watch"
@@ -34,7 +37,90 @@ func (t *Tunnel) watch(ctx context.Context) {
 			names[uapi.PublicKey(p.PublicKey)] = p.Endpoint
 		}
 	}
-	watch.Run(ctx, watch.Config{Engine: t.Engine, Routes: t.followRoutes, Names: names, Log: t.log.Line, Resolutions: &t.resolutions})
+	watch.Run(ctx, watch.Config{
+		Engine: t.Engine, Routes: t.followRoutes, Names: names,
+		Looked: t.history.note, Log: t.log.Line, Resolutions: &t.resolutions,
+	})
+}
+
+// look finds out about the host. A patient tunnel starts without the addresses that
+// there are not yet.
+func (r Request) look(ctx context.Context, c *conf.Config, say func(string)) (plan.Host, error) {
+	if !r.Patient || r.Wait > 0 {
+		return host.Look(ctx, c)
+	}
+	facts, unresolved, err := host.LookPatiently(ctx, c)
+	for _, cause := range unresolved {
+		say(fmt.Sprintf("%v: the tunnel tries again until it does", cause))
+	}
+	return facts, err
+}
+
+// Unresolved returns the endpoints whose names have not been resolved yet, of peers
+// that nobody has heard from either.
+func (t *Tunnel) Unresolved() (names []string) {
+	for _, p := range t.Plan().Peers {
+		if p.Endpoint.IsZero() || len(p.Candidates) > 0 {
+			continue
+		}
+		if last, ok := t.history.last(uapi.PublicKey(p.PublicKey)); !ok || !last.Endpoint.IsValid() {
+			names = append(names, p.Endpoint.String())
+		}
+	}
+	return names
+}
+
+// Before returns how the peers were when they were last looked at, a second ago or
+// more, and when that was: with the counters of now it gives a rate. While packets
+// pass it is ten seconds at most; a tunnel at rest is looked at less often. The time
+// is zero if there was no such look.
+func (t *Tunnel) Before(now time.Time) (peers []uapi.Peer, at time.Time) {
+	return t.history.before(now.Add(-time.Second))
+}
+
+// history is what two looks have seen.
+type history struct {
+	mu    sync.Mutex
+	looks [2]struct { // the older first
+		at    time.Time
+		peers []uapi.Peer
+	}
+}
+
+func (h *history) note(at time.Time, peers []uapi.Peer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// Looks that follow on each other tell no rate: the older one stays.
+	if at.Sub(h.looks[0].at) >= 2*time.Second {
+		h.looks[0] = h.looks[1]
+	}
+	h.looks[1].at, h.looks[1].peers = at, slices.Clone(peers)
+	for i := range peers {
+		h.looks[1].peers[i].PresharedKey = uapi.Secret{}
+	}
+}
+
+func (h *history) last(key uapi.PublicKey) (uapi.Peer, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.looks[1].peers {
+		if p.PublicKey == key {
+			return p, true
+		}
+	}
+	return uapi.Peer{}, false
+}
+
+// before returns the younger of the looks that were at limit or before.
+func (h *history) before(limit time.Time) ([]uapi.Peer, time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, look := range slices.Backward(h.looks[:]) {
+		if !look.at.IsZero() && !look.at.After(limit) {
+			return look.peers, look.at
+		}
+	}
+	return nil, time.Time{}
 }
 
 // linkMTU is the MTU that the link has now.

@@ -30,11 +30,11 @@ const (
 // between two resolutions.
 type patience struct {
 	stale, unanswered time.Duration
-	away              time.Duration // without a way to where the peer is
 	turn              time.Duration // that each answer has; it grows after all had theirs
+	away              time.Duration // at most, without a way to where the peer is
 }
 
-var patient = patience{stale: stale, unanswered: unanswered, away: 10 * time.Second, turn: 5 * time.Second}
+var patient = patience{stale: stale, unanswered: unanswered, turn: 5 * time.Second, away: 10 * time.Second}
 
 // search is what is remembered of looking for a peer that has a name.
 type search struct {
@@ -49,7 +49,8 @@ type search struct {
 // due decides whether the peer's name is to be resolved: when packets are sent
 // and there was no handshake for long, and when the host has no way to where the
 // peer is. Each answer is given a turn, be more sent or not, before the pauses grow. A
-// change of the host's network is tried at once.
+// change of the host's network is tried at once, and soon again: the resolver may
+// have to learn of it too.
 func (m *search) due(now time.Time, s seen, p patience, c cause) bool {
 	grew := s.sent > m.sent
 	m.sent = s.sent
@@ -68,13 +69,13 @@ func (m *search) due(now time.Time, s seen, p patience, c cause) bool {
 		return false
 	}
 	if !there && c.changed {
-		m.next = time.Time{}
+		m.next, m.tries = time.Time{}, 0
 	}
 	round := 0 < m.tries && m.tries < m.answers
 	if there && !grew && !round || now.Before(m.next) {
 		return false
 	}
-	pause := p.away
+	pause := min(p.turn/5<<min(m.tries, mostDoublings), p.away)
 	if there {
 		pause = p.turn << min(m.tries/max(m.answers, 1), mostDoublings)
 	}
