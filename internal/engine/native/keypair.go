@@ -1,0 +1,96 @@
+package native
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
+	"golang.zx2c4.com/wireguard/replay"
+)
+
+// Limits of one session (whitepaper, 6.1).
+const (
+	rekeyAfterMessages  = 1 << 60
+	rejectAfterMessages = math.MaxUint64 - 1<<13
+)
+
+// A keypair is one session: the keys of both directions. Both threads use it
+// without a lock; only the peer decides which one is in use.
+type keypair struct {
+	peer          *peer
+	initiator     bool // we began the handshake, so the next one is ours to begin
+	local, remote uint32
+	born          time.Duration
+
+	sealer  cipher.AEAD
+	counter atomic.Uint64 // of the next message
+
+	// Of the receiving thread alone.
+	opener    cipher.AEAD
+	window    replay.Filter
+	confirmed bool // a message has come
+}
+
+func newKeypair(p *peer, s *secrets, local, remote uint32, initiator bool, now time.Duration) *keypair {
+	kp := &keypair{peer: p, initiator: initiator, local: local, remote: remote, born: now}
+	kp.sealer, kp.opener = newAEAD(&s.send), newAEAD(&s.receive)
+	clear(s.send[:])
+	clear(s.receive[:])
+	return kp
+}
+
+func newAEAD(key *[keySize]byte) cipher.AEAD {
+	aead, err := chacha20poly1305.New(key[:])
+	if err != nil {
+		panic(err) // the key's size is right
+	}
+	return aead
+}
+
+// expired tells whether the session may carry nothing any more.
+func (kp *keypair) expired(now time.Duration) bool {
+	return now-kp.born >= rejectAfterTime || kp.counter.Load() >= rejectAfterMessages
+}
+
+// stale tells whether the next session should be on its way.
+func (kp *keypair) stale(now time.Duration) bool {
+	return kp.counter.Load() > rekeyAfterMessages || kp.initiator && now-kp.born >= rekeyAfterTime
+}
+
+// seal appends the transport message for plain to dst, which must have the
+// room and not overlap it. It returns nil when the session is used up. Nonce is
+// the caller's scratch: it would escape from here.
+func (kp *keypair) seal(dst, plain []byte, nonce *nonce) []byte {
+	counter := kp.counter.Add(1) - 1
+	if counter >= rejectAfterMessages {
+		kp.counter.Store(rejectAfterMessages) // never round to zero
+		return nil
+	}
+	n := len(dst)
+	dst = dst[:n+headerSize]
+	putTransport(dst[n:], kp.remote, counter)
+	return kp.sealer.Seal(dst, nonce.of(counter), plain, nil)
+}
+
+// open decrypts a transport message in place and returns the plain text.
+func (kp *keypair) open(message []byte, nonce *nonce) ([]byte, bool) {
+	counter := counterOf(message)
+	if counter >= rejectAfterMessages {
+		return nil, false
+	}
+	sealed := message[headerSize:]
+	plain, err := kp.opener.Open(sealed[:0], nonce.of(counter), sealed, nil)
+	// The window is for counters that are known to be the peer's.
+	return plain, err == nil && kp.window.ValidateCounter(counter, rejectAfterMessages)
+}
+
+// nonce is the AEAD's: four zero bytes and the counter.
+type nonce [chacha20poly1305.NonceSize]byte
+
+func (n *nonce) of(counter uint64) []byte {
+	binary.LittleEndian.PutUint64(n[4:], counter)
+	return n[:]
+}

@@ -1,0 +1,193 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/uapi"
+)
+
+// Options says how an engine runs.
+type Options struct {
+	MTU     int               // of the link
+	Log     func(line string) // called from many goroutines; lines hold no keys
+	Verbose bool              // log each handshake
+	// Trouble is called when a look at the way to the peers is worth while: one
+	// does not answer, or a packet was too large. Not more often than once a
+	// second; nil: nobody asks.
+	Trouble func()
+	// Seal is called once, when all that needs rights or files is open and
+	// before the first configuration. Its error ends Run.
+	Seal func() error
+}
+
+// Run moves packets between the TUN device and its peers, configured by the
+// requests on control, until control ends (nil), the TUN device ends, or ctx
+// does. It takes ownership of the descriptor and of control.
+func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
+	e, err := newEngine(tunFD, o)
+	if err != nil {
+		return errors.Join(err, unix.Close(tunFD), control.Close())
+	}
+	ctx, e.fail = context.WithCancelCause(ctx)
+	defer e.close()
+	if err := o.Seal(); err != nil {
+		return errors.Join(err, control.Close())
+	}
+	e.ended = ctx.Done()
+	e.threads.Go(func() { e.device.answerer.run(ctx) })
+	err = uapi.Serve(ctx, control, e, uapi.Limits{})
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// An engine is a device between a link and a socket, and the threads that move
+// packets. It answers configuration requests (uapi.Engine).
+type engine struct {
+	device *device
+	link   *link
+	wire   *socket
+
+	fail     context.CancelCauseFunc // ends the engine
+	ended    <-chan struct{}
+	threads  sync.WaitGroup
+	stopping atomic.Bool
+	bells    [2]*bell // one for each thread
+
+	mu   sync.Mutex // held for one request
+	port uint16     // asked for
+	mark uint32
+}
+
+func newEngine(tunFD int, o Options) (*engine, error) {
+	e := &engine{wire: &socket{fd: -1}}
+	e.device = newDevice(e.wire, o)
+	e.wire.log, e.wire.narrow = e.device.log, e.device.trouble
+	var err error
+	if e.link, err = openLink(tunFD, e.device.log); err != nil {
+		return nil, err
+	}
+	for i := range e.bells {
+		if e.bells[i], err = newBell(); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// close ends the threads and closes all descriptors.
+func (e *engine) close() {
+	e.fail(nil)
+	e.stopping.Store(true)
+	for _, b := range e.bells {
+		b.ring()
+	}
+	e.threads.Wait()
+	for _, p := range e.device.all() {
+		e.device.remove(p)
+	}
+	for _, b := range e.bells {
+		b.close()
+	}
+	_ = unix.Close(e.link.fd)
+	if e.up() {
+		_ = unix.Close(e.wire.fd)
+	}
+}
+
+// Get returns the configuration and state.
+func (e *engine) Get(context.Context) ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.describe(), nil
+}
+
+// Set applies body. The engine comes up with the first that goes well: before,
+// it would bind a port that nobody asked for.
+func (e *engine) Set(_ context.Context, body []byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.apply(body); err != nil || e.up() {
+		return err
+	}
+	return e.start()
+}
+
+// up tells whether packets are moved.
+func (e *engine) up() bool { return e.wire.fd >= 0 }
+
+// start binds the port and starts the threads.
+func (e *engine) start() error {
+	fd, port, err := openSocket(e.port, e.mark)
+	if err != nil {
+		return err
+	}
+	e.wire.fd, e.wire.port = fd, port
+	in := &inbound{device: e.device, wire: e.wire, coalescer: coalescer{sink: e.link, udp: e.link.udp, off: !e.link.vnet}}
+	out := &outbound{device: e.device, link: e.link, box: &outbox{wire: e.wire, mtu: e.device.mtu}}
+	e.threads.Go(func() { e.move(fd, e.bells[0], in.drain) })
+	e.threads.Go(func() { e.move(e.link.fd, e.bells[1], out.drain) })
+	for _, p := range e.device.all() {
+		p.settle(p.keepalive.Load() > 0)
+	}
+	return nil
+}
+
+// move is one thread: it moves what there is, and sleeps while there is nothing.
+func (e *engine) move(fd int, b *bell, drain func() error) {
+	for !e.stopping.Load() {
+		err := drain()
+		if err == nil {
+			err = b.wait(fd)
+		}
+		if err != nil {
+			e.fail(err)
+			return
+		}
+	}
+}
+
+// setPort moves to another port. The socket there is bound before that of the
+// old one is let go.
+func (e *engine) setPort(port uint16) error {
+	e.port = port
+	if !e.up() || port == e.wire.port {
+		return nil
+	}
+	fd, bound, err := openSocket(port, e.mark)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Dup3(fd, e.wire.fd, unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	e.wire.port = bound
+	// The thread may sleep over the old socket, and keep its port in use.
+	e.bells[0].ring()
+	select {
+	case <-e.bells[0].heard:
+	case <-e.ended:
+	}
+	return nil
+}
+
+func (e *engine) setMark(mark uint32) error {
+	if mark == e.mark {
+		return nil
+	}
+	if e.up() {
+		if err := markSocket(e.wire.fd, mark); err != nil {
+			return err
+		}
+	}
+	e.mark = mark
+	return nil
+}

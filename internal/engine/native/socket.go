@@ -1,0 +1,149 @@
+package native
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/sys"
+)
+
+// Buffers of the socket that are asked for; the kernel gives at most
+// net.core.rmem_max and wmem_max.
+const socketBuffer = 4 << 20
+
+// Bounds of one send with UDP_SEGMENT (udp(7)): 64 datagrams, and what fits
+// into the largest UDP packet.
+const (
+	maxSegments = 64
+	maxDatagram = 1<<16 - 1 - 20 - 8
+)
+
+// A socket is the UDP socket of a device, for IPv6 and IPv4. Many may send at
+// a time, one receives.
+//
+// The descriptor stays the same when the port changes: the new socket takes its
+// number (dup3(2)), at once for all threads.
+type socket struct {
+	fd    int
+	port  uint16
+	whole atomic.Bool // UDP_SEGMENT does not work: one datagram a call
+
+	log    func(format string, args ...any)
+	narrow func() // called when a packet is larger than the path
+}
+
+// openSocket binds to a port; zero: any.
+func openSocket(port uint16, mark uint32) (fd int, bound uint16, err error) {
+	fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, 0, fmt.Errorf("make UDP socket: %w", err)
+	}
+	if mark != 0 {
+		err = markSocket(fd, mark)
+	}
+	if err == nil {
+		bound, err = bind(fd, port)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, bound, nil
+}
+
+func markSocket(fd int, mark uint32) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		return fmt.Errorf("set fwmark: %w", err)
+	}
+	return nil
+}
+
+func bind(fd int, port uint16) (uint16, error) {
+	for _, o := range []struct{ level, option, value int }{
+		{unix.SOL_IPV6, unix.IPV6_V6ONLY, 0},
+		{unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
+	} {
+		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
+			return 0, fmt.Errorf("set option of UDP socket: %w", err)
+		}
+	}
+	// These the kernel may refuse, or give in part: they are for speed.
+	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer)
+	if err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)}); err != nil {
+		return 0, fmt.Errorf("bind UDP port: %w", err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, fmt.Errorf("ask for UDP port: %w", err)
+	}
+	return uint16(name.(*unix.SockaddrInet6).Port), nil
+}
+
+// send sends a run of datagrams: each of segment bytes, but the last, which may
+// be shorter. What cannot be sent now is lost, as on any full link. An error
+// tells that none of it can be sent to that endpoint.
+func (s *socket) send(m *sender, to *endpoint, run []byte, segment int) error {
+	if len(run) > segment && !s.whole.Load() {
+		err := s.sendOnce(m, to, run, segment)
+		switch {
+		case errors.Is(err, unix.EIO):
+			// The device below does no checksums (udp_send_skb in the kernel).
+			s.whole.Store(true)
+			s.log("the host's network device takes no UDP_SEGMENT: going on without, slower")
+		case errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINVAL):
+			// A datagram is larger than the path's MTU: the kernel cuts it into
+			// fragments, but not segments.
+		default:
+			return err
+		}
+	}
+	for len(run) > 0 {
+		n := min(segment, len(run))
+		if err := s.sendOnce(m, to, run[:n], 0); err != nil {
+			return err
+		}
+		run = run[n:]
+	}
+	return nil
+}
+
+func (s *socket) sendOnce(m *sender, to *endpoint, payload []byte, segment int) error {
+	err := m.datagram.Send(s.fd, to.name[:], to.control(&m.control, segment), payload)
+	if errors.Is(err, unix.EMSGSIZE) {
+		s.narrow()
+	}
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
+		return nil
+	}
+	return err
+}
+
+// sender is what a thread needs to send.
+type sender struct {
+	datagram sys.Datagram
+	control  [controlSize]byte
+}
+
+// receiver is what a thread needs to receive.
+type receiver struct {
+	datagram sys.Datagram
+	control  [256]byte
+}
+
+// receive takes one payload, which is several datagrams of segment bytes, the
+// last of which may be shorter, if segment is not zero. EAGAIN: none is there.
+func (s *socket) receive(r *receiver, from *origin, b []byte) (n, segment int, err error) {
+	n, controlled, flags, err := r.datagram.Receive(s.fd, from.name[:], r.control[:], b)
+	if err != nil {
+		return 0, 0, err
+	}
+	if flags&unix.MSG_TRUNC != 0 {
+		return 0, 0, nil
+	}
+	return n, from.read(r.control[:controlled]), nil
+}
