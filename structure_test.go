@@ -35,20 +35,21 @@ var only = map[string][]string{
 // imports says what of ours a package may import; one not named here may import
 // what only does not forbid.
 var imports = map[string][]string{
-	"conf":             {},
-	"internal/sys":     {},
-	"internal/dns":     {},
-	"internal/link":    {},
-	"internal/state":   {},
-	"internal/uapi":    {"conf", "internal/unixsocket"},
-	"internal/metrics": {"internal/unixsocket"},
-	"internal/service": {},
-	"internal/wg":      {"conf", "internal/uapi"},
-	"internal/sandbox": {"internal/sys"},
-	"internal/ns":      {"internal/sys", "internal/ns/inside"},
-	"internal/engine":  {"internal/uapi", "internal/sandbox", "internal/sys", "internal/engine/wggo"},
-	"internal/watch":   {"conf", "internal/host", "internal/plan", "internal/uapi"},
-	"internal/plan":    {"conf", "internal/dns", "internal/link", "internal/ns/inside", "internal/uapi"},
+	"conf":                   {},
+	"internal/sys":           {},
+	"internal/dns":           {},
+	"internal/link":          {},
+	"internal/state":         {},
+	"internal/uapi":          {"conf", "internal/unixsocket"},
+	"internal/metrics":       {"internal/unixsocket"},
+	"internal/service":       {},
+	"internal/wg":            {"conf", "internal/uapi"},
+	"internal/sandbox":       {"internal/sys"},
+	"internal/ns":            {"internal/sys", "internal/ns/inside"},
+	"internal/engine":        {"internal/uapi", "internal/sandbox", "internal/sys", "internal/engine/wggo", "internal/engine/native"},
+	"internal/engine/native": {"internal/uapi", "internal/sys"},
+	"internal/watch":         {"conf", "internal/host", "internal/plan", "internal/uapi"},
+	"internal/plan":          {"conf", "internal/dns", "internal/link", "internal/ns/inside", "internal/uapi"},
 }
 
 // pure packages do nothing to the machine.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -238,7 +239,7 @@ func TestADeletedLinkEndsTheEngine(t *testing.T) {
 func TestAStoppedEngineIsReplaced(t *testing.T) {
 	t.Parallel()
 	e, err := Open(t.Context(), Config{
-		IfName: "wg0", MTU: testMTU, TUN: openTUN(t, nstest.NewHost(t), "wg0"), answerTime: 3 * time.Second,
+		Engine: *tested, IfName: "wg0", MTU: testMTU, TUN: openTUN(t, nstest.NewHost(t), "wg0"), answerTime: 3 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -248,14 +249,34 @@ func TestAStoppedEngineIsReplaced(t *testing.T) {
 	if err := syscall.Kill(first, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	nstest.Eventually(t, 10*time.Second, func() error { return stopped(first) })
 	if _, err := e.Get(t.Context()); err != nil || e.Pid() == first {
 		t.Errorf("get: %v, process %d, want another than %d", err, e.Pid(), first)
 	}
 }
 
+// stopped tells whether each thread has seen the signal: it may finish a request
+// before.
+func stopped(pid int) error {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return err
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			return err
+		}
+		if _, state, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(state, "T") {
+			return fmt.Errorf("%s: %s", task, state)
+		}
+	}
+	return nil
+}
+
 func TestAnEngineEndsWithItsControlSocket(t *testing.T) {
 	t.Parallel()
-	p, err := Start(t.Context(), Config{IfName: "wg0", MTU: testMTU, TUN: openTUN(t, nstest.NewHost(t), "wg0")})
+	p, err := Start(t.Context(), Config{Engine: *tested, IfName: "wg0", MTU: testMTU, TUN: openTUN(t, nstest.NewHost(t), "wg0")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,7 +341,7 @@ func orphan() {
 	err := sandbox.HideMemory()
 	var p *Process
 	if err == nil {
-		p, err = Start(context.Background(), Config{IfName: "wg0", MTU: testMTU, TUN: os.Stdin, Sandbox: sealed})
+		p, err = Start(context.Background(), Config{Engine: *tested, IfName: "wg0", MTU: testMTU, TUN: os.Stdin, Sandbox: sealed})
 	}
 	if err != nil {
 		fmt.Println(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -21,6 +22,9 @@ import (
 	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/uapi"
 )
+
+// tested is the engine that the tests of this package are about.
+var tested = flag.String("engine", "", "the engine to test: wireguard-go or native")
 
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
@@ -95,7 +99,7 @@ func newSite(t testing.TB, addr string, level sandbox.Level) *site {
 	s.host.Run(t, "ip", "addr", "add", addr+"/24", "dev", "wg0")
 	s.host.Run(t, "ip", "link", "set", "wg0", "mtu", strconv.Itoa(testMTU), "up")
 	engine, err := Open(t.Context(), Config{
-		IfName: "wg0", MTU: testMTU, TUN: tun, Sandbox: level, Log: s.keepLine,
+		IfName: "wg0", MTU: testMTU, TUN: tun, Engine: *tested, Sandbox: level, Log: s.keepLine,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,10 +9,12 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"wireguard4netns/internal/engine/native"
 	"wireguard4netns/internal/engine/wggo"
 	"wireguard4netns/internal/sandbox"
 )
@@ -23,6 +25,15 @@ const (
 	tunFD     = 3
 	controlFD = 4
 )
+
+// Engines that there are.
+const (
+	WireGuardGo = "wireguard-go"
+	Native      = "native"
+)
+
+// engines are the values of Config.Engine.
+var engines = []string{"", WireGuardGo, Native}
 
 // Main is the engine process: args are its arguments after Argv0, lines of its
 // log go to stderr. It returns the exit code.
@@ -51,18 +62,21 @@ func run(args []string, stderr io.Writer) error {
 		return err
 	}
 	log := func(line string) { fmt.Fprintln(stderr, line) }
+	trouble := func() { log(troubleLine) }
+	seal := func() error {
+		notes, err := sandbox.Engine(o.sandbox, o.missing())
+		for _, note := range notes {
+			log(note)
+		}
+		return err
+	}
+	if o.engine == Native {
+		return native.Run(context.Background(), tunFD, control, native.Options{
+			MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal,
+		})
+	}
 	return wggo.Run(context.Background(), tunFD, control, wggo.Options{
-		MTU:     o.mtu,
-		Verbose: o.verbose,
-		Log:     log,
-		Trouble: func() { log(troubleLine) },
-		Seal: func() error {
-			notes, err := sandbox.Engine(o.sandbox, o.missing())
-			for _, note := range notes {
-				log(note)
-			}
-			return err
-		},
+		MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal,
 	})
 }
 
@@ -83,6 +97,7 @@ type options struct {
 	ifName       string // for who reads ps
 	mtu          int
 	verbose      bool
+	engine       string // empty: the default
 	sandbox      sandbox.Level
 	noNamespaces string // why it has no namespaces of its own; empty: it has
 }
@@ -95,6 +110,9 @@ func (o options) args() []string {
 	}
 	if o.verbose {
 		args = append(args, "--verbose")
+	}
+	if o.engine != "" {
+		args = append(args, "--engine="+o.engine)
 	}
 	if o.noNamespaces != "" {
 		args = append(args, "--no-namespaces="+o.noNamespaces)
@@ -109,10 +127,11 @@ func parseOptions(args []string) (options, error) {
 	f.StringVar(&o.ifName, "ifname", "", "")
 	f.IntVar(&o.mtu, "mtu", 0, "")
 	f.BoolVar(&o.verbose, "verbose", false, "")
+	f.StringVar(&o.engine, "engine", "", "")
 	f.TextVar(&o.sandbox, "sandbox", sandbox.Auto, "")
 	f.StringVar(&o.noNamespaces, "no-namespaces", "", "")
 	err := f.Parse(args)
-	if err == nil && (f.NArg() > 0 || o.mtu <= 0) {
+	if err == nil && (f.NArg() > 0 || o.mtu <= 0 || !slices.Contains(engines, o.engine)) {
 		err = errors.New(strings.Join(args, " "))
 	}
 	if err != nil {

@@ -42,6 +42,7 @@ type Config struct {
 	IfName  string            // of the link, for who reads ps
 	MTU     int               // of the link
 	TUN     *os.File          // borrowed for the life of the engine
+	Engine  string            // Native or WireGuardGo; empty: the default
 	Sandbox sandbox.Level     // what is asked; see package sandbox
 	Verbose bool              // log each handshake
 	Log     func(line string) // nil: nothing is logged. Called from other goroutines; lines hold no keys
@@ -91,7 +92,7 @@ func Start(ctx context.Context, c Config) (*Process, error) {
 }
 
 func start(ctx context.Context, c Config) (*Process, error) {
-	o := options{ifName: c.IfName, mtu: c.MTU, verbose: c.Verbose, sandbox: c.Sandbox}
+	o := options{ifName: c.IfName, mtu: c.MTU, verbose: c.Verbose, sandbox: c.Sandbox, engine: c.Engine}
 	if c.Sandbox == sandbox.None {
 		return launch(ctx, c, o, nil)
 	}

@@ -14,7 +14,7 @@ func BenchmarkStart(b *testing.B) {
 		b.Run(level.String(), func(b *testing.B) {
 			tun := openTUN(b, nstest.NewHost(b), "wg0")
 			for b.Loop() {
-				p, err := Start(b.Context(), Config{IfName: "wg0", MTU: testMTU, TUN: tun, Sandbox: level, Log: func(l string) { b.Log(l) }})
+				p, err := Start(b.Context(), Config{Engine: *tested, IfName: "wg0", MTU: testMTU, TUN: tun, Sandbox: level, Log: func(l string) { b.Log(l) }})
 				if err != nil {
 					b.Fatal(err)
 				}

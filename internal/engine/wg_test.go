@@ -154,7 +154,7 @@ func TestAnEngineShowsNoKeys(t *testing.T) {
 	host := nstest.NewHost(t)
 	var s site // for its log
 	e, err := Open(t.Context(), Config{
-		IfName: "wg0", MTU: testMTU, TUN: openTUN(t, host, "wg0"), Verbose: true,
+		Engine: *tested, IfName: "wg0", MTU: testMTU, TUN: openTUN(t, host, "wg0"), Verbose: true,
 		Log: s.keepLine,
 	})
 	if err != nil {
