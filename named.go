@@ -50,5 +50,6 @@ func (t *Tunnel) Reload(c *conf.Config, name string, say func(line string)) erro
 func (t *Tunnel) Replace(say func(line string)) error { return t.s.Replace(say) }
 
 // Down ends a tunnel that was reached by Open and returns when it is undone.
-// Programs in it have no network from then on.
-func (t *Tunnel) Down() error { return t.s.Down() }
+// Programs in it have no network from then on. say gets a line for each thing the
+// user should know.
+func (t *Tunnel) Down(say func(line string)) error { return t.s.Down(say) }

@@ -21,7 +21,8 @@ import (
 
 // leftAsIs ends the help of all that speaks wg(8)'s language.
 const leftAsIs = `
-Addresses, routes and DNS inside stay as they are, and so does the tunnel's file.`
+Addresses, routes and DNS inside stay as they are. The tunnel's file changes when the
+tunnel ends, if it has SaveConfig = true.`
 
 func newSet(env *Env) *cobra.Command {
 	cmd := &cobra.Command{

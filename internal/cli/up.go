@@ -122,7 +122,7 @@ func down(env *Env, names []string) error {
 		go func() {
 			t, err := wireguard4netns.Open(env.stateRoot(), name)
 			if err == nil {
-				err = t.Down()
+				err = t.Down(env.sayTo())
 			}
 			errs <- err
 		}()

@@ -41,6 +41,7 @@ var (
 //	Replace, with a program       ──▶      becomes that: see handover.go
 //	                              ◀──      Done or Failed
 //	Down                          ──▶
+//	                              ◀──      Say: a line for the user (any number)
 //	                              ◀──      Over: undone
 //
 // Anybody who still listens when the tunnel ends is told Over.
@@ -193,6 +194,9 @@ func (c *control) answer(conn *conn) {
 			}
 			conn.send(message{Failed: newRemoteError(c.replace(conn, *m.Replace, exe))})
 		case m.Down:
+			c.mu.Lock()
+			conn.down = true
+			c.mu.Unlock()
 			c.down()
 		}
 	}
@@ -216,6 +220,9 @@ func (c *control) close() {
 	c.mu.Lock()
 	c.ended = true
 	for conn := range c.conns {
+		if line := c.t.Unsaved(); line != "" && conn.down {
+			conn.send(message{Say: line})
+		}
 		conn.send(message{Over: overUndone})
 		conn.Close()
 	}
@@ -305,10 +312,11 @@ func (s *Supervisor) awaitDone(say func(string)) error {
 	}
 }
 
-// Down ends the tunnel and returns when it is undone.
-func (s *Supervisor) Down() error {
+// Down ends the tunnel and returns when it is undone. say gets a line for each thing
+// the user should know.
+func (s *Supervisor) Down(say func(string)) error {
 	if err := s.conn.send(message{Down: true}); err != nil {
 		return err
 	}
-	return s.AwaitOver(func(string) {})
+	return s.AwaitOver(say)
 }

@@ -90,6 +90,7 @@ type conn struct {
 	lines  *bufio.Reader
 	files  []*os.File // received and not yet taken
 	app    int        // the process whose end it is told; 0: none
+	down   bool       // it asked for the end
 }
 
 // maxFiles bounds the descriptors that come with one message: what a service manager

@@ -40,6 +40,7 @@ type Request struct {
 	// empty: what Conf says.
 	Kept    *Kept `json:"-"`
 	Running []byte
+	Given   Given // until then
 
 	// UAPIPath is where the UAPI socket is; empty: in the tunnel's directory.
 	UAPIPath string
@@ -65,6 +66,8 @@ type Tunnel struct {
 	plan     atomic.Pointer[plan.Plan] // what is so now: Reload has another
 	uapiPath string                    // not in Dir, if set
 	log      *Log
+	given    given          // what save heeds
+	unsaved  string         // see Unsaved
 	undo     []func() error // last in, first out
 
 	changing sync.Mutex              // held to change the link
@@ -83,7 +86,7 @@ type Tunnel struct {
 // Request returns what the tunnel would be asked for now; it holds keys.
 func (t *Tunnel) Request() Request {
 	r := t.request
-	r.Name, r.Kept, r.Running = t.Dir.Name(), nil, nil
+	r.Name, r.Kept, r.Running, r.Given = t.Dir.Name(), nil, nil, t.given.get()
 	return r
 }
 
@@ -94,7 +97,7 @@ func (t *Tunnel) Plan() *plan.Plan { return t.plan.Load() }
 // before is undone and the error is of that step. say gets a line for each thing
 // the user should know.
 func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err error) {
-	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1), Began: time.Now()}
+	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1), Began: time.Now(), given: given{is: r.Given}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
@@ -180,6 +183,7 @@ func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err err
 	if err != nil {
 		return nil, err
 	}
+	t.push(func() error { t.save(say); return nil })
 	t.push(func() error { return t.hooksDown(say) })
 	return t, nil
 }
@@ -276,7 +280,7 @@ func (t *Tunnel) listen(r Request, p *plan.Plan) error {
 		return err
 	}
 	served := make(chan error, 1)
-	go func() { served <- l.Serve(context.Background(), t.Engine) }()
+	go func() { served <- l.Serve(context.Background(), noted{t.Engine, &t.given}) }()
 	t.push(func() error { return errors.Join(l.Close(), <-served) })
 	return nil
 }
