@@ -47,7 +47,7 @@ var (
 // Anybody who still listens when the tunnel ends is told Over.
 type control struct {
 	t        *tunnel.Tunnel
-	service  service.Manager
+	start    Start // what the supervisor was started for
 	ctx      context.Context // ends with the tunnel
 	held     <-chan struct{} // closed when the tunnel lives by itself
 	down     func()
@@ -68,7 +68,7 @@ const (
 
 // listenControl makes the socket in the tunnel's directory, which is not yet
 // visible. down is called when somebody wants the tunnel's end.
-func listenControl(ctx context.Context, t *tunnel.Tunnel, manager service.Manager, held <-chan struct{}, down func()) (*control, error) {
+func listenControl(ctx context.Context, t *tunnel.Tunnel, start Start, held <-chan struct{}, down func()) (*control, error) {
 	dir, err := os.Open(t.Dir.Path())
 	if err != nil {
 		return nil, err
@@ -78,13 +78,13 @@ func listenControl(ctx context.Context, t *tunnel.Tunnel, manager service.Manage
 	if err != nil {
 		return nil, fmt.Errorf("listen on control socket: %w", err)
 	}
-	return newControl(ctx, t, manager, held, l, down), nil
+	return newControl(ctx, t, start, held, l, down), nil
 }
 
 // newControl answers on l, which it owns.
-func newControl(ctx context.Context, t *tunnel.Tunnel, manager service.Manager, held <-chan struct{}, l *net.UnixListener, down func()) *control {
+func newControl(ctx context.Context, t *tunnel.Tunnel, start Start, held <-chan struct{}, l *net.UnixListener, down func()) *control {
 	l.SetUnlinkOnClose(false) // the directory goes, and was renamed
-	c := &control{t: t, service: manager, ctx: ctx, held: held, down: down, listener: l, conns: map[*conn]bool{}}
+	c := &control{t: t, start: start, ctx: ctx, held: held, down: down, listener: l, conns: map[*conn]bool{}}
 	c.serve.Go(c.accept)
 	return c
 }
@@ -205,8 +205,8 @@ func (c *control) answer(conn *conn) {
 func (c *control) reload(conn *conn, r Reload) message {
 	c.changing.Lock()
 	defer c.changing.Unlock()
-	c.service.Tell(service.Reloading())
-	defer c.service.Tell(service.Ready)
+	c.start.Service.Tell(service.Reloading())
+	defer c.start.Service.Tell(service.Ready)
 	say := func(line string) { conn.send(message{Say: line}) }
 	if err := c.t.Reload(c.ctx, r.Conf, r.Name, say); err != nil {
 		return message{Failed: newRemoteError(err)}

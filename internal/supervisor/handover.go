@@ -107,7 +107,8 @@ func (c *control) replace(asker *conn, r Replace, exe *os.File) error {
 // pack collects all that the next supervisor needs. The descriptors in it are
 // copies that survive exec.
 func (c *control) pack(asker *conn) (h *handover, err error) {
-	h = &handover{Format: handoverFormat, Start: Start{Request: c.t.Request(), Service: c.service}, Kept: map[string]int{}, Engine: c.t.Engine.Pid()}
+	h = &handover{Format: handoverFormat, Start: c.start, Kept: map[string]int{}, Engine: c.t.Engine.Pid()}
+	h.Start.Request = c.t.Request()
 	if h.Start.Running, err = c.t.Engine.Get(c.ctx); err != nil {
 		return nil, err
 	}
@@ -246,7 +247,7 @@ func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn
 	}
 	held := make(chan struct{})
 	close(held)
-	ctl := newControl(ctx, t, start.Service, held, l, func() { end(errTold) })
+	ctl := newControl(ctx, t, start, held, l, func() { end(errTold) })
 	for c, app := range conns {
 		ctl.take(c, app)
 	}

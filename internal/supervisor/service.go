@@ -26,8 +26,8 @@ const (
 	maxEvents = 64
 )
 
-// attendant tells those outside who look after a tunnel how it is. News of the engine come
-// by its answers to whoever asked, so that telling them wakes nobody:
+// attendant tells those outside who look after a tunnel how it is. News of the
+// engine are in its answers to whoever asked, so that telling them wakes nobody:
 //
 //	engine's news ──┬──▶ STATUS=       service manager
 //	                └──▶ handshakes ─┐
@@ -47,7 +47,7 @@ type attendant struct {
 	events  chan tunnel.Event
 	begun   bool
 	working sync.WaitGroup
-	told    string // the last STATUS
+	told    string // what of the last STATUS was new
 
 	// handshakes are the last that were seen. Those of other peers were before
 	// known.
@@ -122,7 +122,8 @@ func (a *attendant) watch(ctx context.Context) {
 	}
 }
 
-// tellStatus says how the tunnel is when that is another word than before.
+// tellStatus says how the tunnel is when that is another word than before, or the
+// engine another process.
 func (a *attendant) tellStatus(d uapi.Device) {
 	var s Status
 	if a.t.Engine.Pid() == 0 {
@@ -131,13 +132,18 @@ func (a *attendant) tellStatus(d uapi.Device) {
 		s.peers(a.t, d)
 		s.State, s.Cause = judge(s.Peers, time.Now())
 	}
-	if s.State == a.told {
+	restarts := a.t.Engine.Restarts()
+	news := fmt.Sprint(s.State, restarts)
+	if news == a.told {
 		return
 	}
-	a.told = s.State
+	a.told = news
 	text := a.t.Plan().Link.Name + " " + s.State
 	if s.Cause != "" {
 		text += ": " + s.Cause
+	}
+	if restarts > 0 {
+		text += fmt.Sprintf("; engine restarted %d times", restarts)
 	}
 	a.tell(service.Status(text))
 }

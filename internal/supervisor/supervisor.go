@@ -94,7 +94,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		}
 		return err
 	}
-	ctl, err := listenControl(ctx, t, start.Service, held, func() { end(errTold) })
+	ctl, err := listenControl(ctx, t, start, held, func() { end(errTold) })
 	a, attendErr := attend(t, start)
 	if err = errors.Join(err, attendErr); err == nil {
 		err = errors.Join(t.Dir.Publish(), t.Settle(), store(start.Service, t))

@@ -22,6 +22,9 @@ const (
 	// outsideTime bounds a command outside.
 	outsideTime = 30 * time.Second
 
+	// heardFor is how long after its end the output is read that others hold.
+	heardFor = time.Second
+
 	// outsideLine is where a line of its output is cut, in bytes.
 	outsideLine = 4 << 10
 )
@@ -60,49 +63,50 @@ func (t *Tunnel) RunOutside(o Outside, e Event) {
 		return
 	}
 	t.Log(fmt.Sprintf("running --on-%s: %s", e.Name, command))
-	if err := t.runOutside(o, e, command); err != nil {
+	env := append(slices.Clip(o.Env), t.facts(e)...)
+	if err := shell(command, env, o.Dir, outsideTime, &logWriter{line: t.Log}); err != nil {
 		t.Log(fmt.Sprintf("run --on-%s %q: %v", e.Name, command, err))
 	}
 }
 
-func (t *Tunnel) runOutside(o Outside, e Event, command string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), outsideTime)
+// shell runs a command for limit at most: then it is killed, and all that is in its
+// process group. What it leaves in the background stays, but is heard no more.
+func shell(command string, env []string, dir string, limit time.Duration, output *logWriter) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	cmd.Env = append(slices.Clip(o.Env), t.facts(e)...)
-	cmd.Dir = o.Dir
-	if _, err := os.Stat(o.Dir); err != nil {
+	cmd.Env, cmd.Dir = env, dir
+	if _, err := os.Stat(dir); err != nil {
 		cmd.Dir = "/" // removed since
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
-	cmd.WaitDelay = time.Second // for the output that what it left in the background holds
-	output := &logWriter{log: t.log}
+	cmd.WaitDelay = heardFor
 	cmd.Stdout, cmd.Stderr = output, output
 	err := cmd.Run()
 	output.end()
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("ended after %v", outsideTime)
+		return fmt.Errorf("ended after %v", limit)
 	case errors.Is(err, exec.ErrWaitDelay):
 		return nil
 	}
 	return err
 }
 
-// logWriter writes lines to a log.
+// logWriter cuts what is written into lines.
 type logWriter struct {
-	log  *Log
-	line []byte
+	line  func(string)
+	begun []byte
 }
 
 func (w *logWriter) Write(b []byte) (int, error) {
 	for _, c := range b {
-		if c == '\n' || len(w.line) == outsideLine {
+		if c == '\n' || len(w.begun) == outsideLine {
 			w.end()
 		}
 		if c != '\n' {
-			w.line = append(w.line, c)
+			w.begun = append(w.begun, c)
 		}
 	}
 	return len(b), nil
@@ -110,10 +114,10 @@ func (w *logWriter) Write(b []byte) (int, error) {
 
 // end ends a line that is begun.
 func (w *logWriter) end() {
-	if len(w.line) > 0 {
-		w.log.Line(strings.ToValidUTF8(string(w.line), "?"))
+	if len(w.begun) > 0 {
+		w.line(strings.ToValidUTF8(string(w.begun), "?"))
 	}
-	w.line = w.line[:0]
+	w.begun = w.begun[:0]
 }
 
 // facts is what a command is told of the tunnel.
