@@ -91,7 +91,7 @@ func (h *history) note(at time.Time, peers []uapi.Peer) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	// Looks that follow on each other tell no rate: the older one stays.
-	if at.Sub(h.looks[0].at) >= 2*time.Second {
+	if at.Sub(h.looks[1].at) >= time.Second {
 		h.looks[0] = h.looks[1]
 	}
 	h.looks[1].at, h.looks[1].peers = at, slices.Clone(peers)

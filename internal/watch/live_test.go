@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	nstest.Main(m)
 }
 
-// liveIn is what a process of a test is to do: to watch until the peer has answered
-// at one of Until, and anew if Suspend.
+// liveIn is what a process of a test is to do: to watch until the peer has answered at
+// Until.
 type liveIn struct {
 	PrivateKey, PeerKey []byte
 	Endpoint            netip.AddrPort
@@ -91,7 +91,7 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 			},
 		})
 	})
-	var resumed time.Time
+	var resumed, left time.Time // left: the first endpoint
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,7 +109,10 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 		if err != nil {
 			return out, err
 		}
-		if p.Endpoint == in.Until && p.LastHandshake.After(resumed) && (!in.Suspend || !resumed.IsZero()) {
+		if left.IsZero() && p.Endpoint != in.Endpoint {
+			left = time.Now()
+		}
+		if p.Endpoint == in.Until && p.LastHandshake.After(left) && (!in.Suspend || p.LastHandshake.After(resumed)) {
 			out.Took = time.Since(resumed)
 			end()
 			running.Wait()
@@ -243,8 +246,8 @@ func TestLivePeerMoves(t *testing.T) {
 	at := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.7"), p.account.Endpoint.Port())
 	wait := p.start(t, liveIn{Until: at})
 	p.answered(t)
-	p.internet.Run(t, "ip", "addr", "add", "192.0.2.7/24", "dev", "eth0")
 	p.internet.Run(t, "ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
+	p.internet.Run(t, "ip", "addr", "add", "192.0.2.7/24", "dev", "eth0")
 	p.names(t, "2001:db8::9", "192.0.2.9", "192.0.2.7")
 	var tried []string
 	for _, line := range wait().Log {
@@ -271,6 +274,7 @@ func TestLiveSuspend(t *testing.T) {
 	at := netip.AddrPortFrom(netip.MustParseAddr("192.0.2.7"), p.account.Endpoint.Port())
 	wait := p.start(t, liveIn{Until: at, Suspend: true, Ready: "/run/ready"})
 	p.answered(t)
+	p.internet.Run(t, "ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
 	p.internet.Run(t, "ip", "addr", "add", "192.0.2.7/24", "dev", "eth0")
 	p.names(t, "192.0.2.7")
 	p.machine.WriteFile(t, "/run/ready", "")

@@ -107,6 +107,44 @@ func TestUpBeforeTheNetwork(t *testing.T) {
 	w.mustRun(t, "down", "home")
 }
 
+// TestUpBeforeTheNames: a tunnel to a name starts while nothing can be resolved, says
+// so, and connects when there is a network.
+func TestUpBeforeTheNames(t *testing.T) {
+	t.Parallel()
+	w := newLinkedHosts(t)
+	w.peer = nstest.StartUpstream(t, w.internet)
+	w.internet.Serve(t, nstest.Services{Answers: []netip.Addr{internet4}}) // DNS
+	conf := w.named(t)
+	w.machine.WriteFile(t, "/etc/resolv.conf", "nameserver 192.0.2.1\n")
+	w.machine.WriteFile(t, "/etc/nsswitch.conf", "hosts: files dns\n")
+	w.machine.Run(t, "ip", "link", "set", "eth0", "down")
+
+	if out, err := w.tool("run", conf, "true").CombinedOutput(); err == nil {
+		t.Errorf("run starts without an endpoint: %s", out)
+	}
+	out, err := w.tool("up", "--name", "home", conf).CombinedOutput()
+	if err != nil {
+		t.Fatalf("up: %v\n%s", err, out)
+	}
+	contains(t, string(out), "vpn.example:51820", "does not resolve", "tries again")
+	ping := w.tool("exec", "home", "--", "ping", "-c", "1", "-W", "20", w.peer.Addr4.String())
+	nstest.Start(t, ping)
+	w.machine.Run(t, "ip", "link", "set", "eth0", "up")
+	back := time.Now()
+	if code := exitCode(t, ping, 30*time.Second); code != 0 {
+		t.Errorf("ping: exit code %d", code)
+	}
+	if took := time.Since(back); took > comesBack {
+		t.Errorf("an answer %v after the route, want one within %v", took, comesBack)
+	} else {
+		t.Logf("an answer %v after the route", took)
+	}
+	if p := w.status(t, "home").Peers[0]; p.Endpoint != "192.0.2.1:51820" {
+		t.Errorf("the endpoint is %s", p.Endpoint)
+	}
+	w.mustRun(t, "down", "home")
+}
+
 // TestMTUFollows: the link has what the host's route leaves, also while it runs,
 // and full packets come through whole.
 func TestMTUFollows(t *testing.T) {
