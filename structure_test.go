@@ -40,6 +40,7 @@ var imports = map[string][]string{
 	"internal/dns":           {},
 	"internal/link":          {},
 	"internal/state":         {},
+	"internal/savefile":      {},
 	"internal/uapi":          {"conf", "internal/unixsocket"},
 	"internal/metrics":       {"internal/unixsocket"},
 	"internal/service":       {},
