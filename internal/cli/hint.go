@@ -41,6 +41,7 @@ var hints = []struct {
 	{supervisor.ErrFormat, "down and up again; what is inside loses its connections"},
 	{supervisor.ErrDied, "was it killed? dmesg tells of a lack of memory; ulimit -u bounds it too"},
 	{syscall.EADDRINUSE, "another program listens at that path or port"},
+	{syscall.EEXIST, "a file is at that path: choose another, or remove it"},
 	{syscall.EMFILE, "raise the limit of open files: ulimit -n 64"},
 	{syscall.EAGAIN, "the limit of processes is reached: ulimit -u"},
 	{syscall.EISDIR, "give the file, not its directory"},
