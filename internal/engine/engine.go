@@ -54,7 +54,7 @@ const (
 
 	firstPoll = time.Second      // after each change: peers are about to shake hands
 	busyPoll  = 30 * time.Second // at most, while packets come in
-	idlePoll  = 4 * time.Minute  // at most
+	idlePoll  = 6 * time.Minute  // at most
 )
 
 // An Engine is a WireGuard engine that survives the death of its process.
@@ -75,6 +75,7 @@ type Engine struct {
 	changed    chan struct{} // closed when process changes
 	restarts   int
 	device     uapi.Device // what the engine last said of itself
+	learnt     time.Time   // and when
 	configured bool        // a Set went well
 	chosen     bool        // the listen port was asked for, not left to the engine
 }
@@ -233,7 +234,7 @@ func (e *Engine) learn(p *Process) ([]byte, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.device = d
+	e.device, e.learnt = d, time.Now()
 	put(e.news)
 	return reply, nil
 }
@@ -285,7 +286,10 @@ func (e *Engine) watch(p *Process) {
 		case <-e.changes:
 			interval = firstPoll
 			continue
-		case <-time.After(interval):
+		case <-time.After(e.untilOld(interval)):
+		}
+		if e.untilOld(interval) > 0 {
+			continue // somebody has asked meanwhile
 		}
 		before := e.received()
 		e.turn.Lock()
@@ -297,6 +301,13 @@ func (e *Engine) watch(p *Process) {
 		}
 		interval = nextPoll(interval, e.received() != before)
 	}
+}
+
+// untilOld returns when what was learnt is as old as age.
+func (e *Engine) untilOld(age time.Duration) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return age - time.Since(e.learnt)
 }
 
 func nextPoll(interval time.Duration, busy bool) time.Duration {

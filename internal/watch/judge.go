@@ -75,6 +75,6 @@ func (r *rest) next(passed uint64) time.Duration {
 		r.pause = 0
 	}
 	r.passed = passed
-	r.pause = min(max(2*r.pause, busyPause), restPause)
+	r.pause = min(max(4*r.pause, busyPause), restPause)
 	return r.pause
 }

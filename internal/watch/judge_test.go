@@ -108,10 +108,10 @@ func TestRest(t *testing.T) {
 		passed uint64
 		pause  time.Duration
 	}{
-		{0, busyPause}, {148, 2 * busyPause}, {180, 4 * busyPause},
-		{5000, busyPause}, {9000, busyPause}, {9032, 2 * busyPause},
+		{0, busyPause}, {148, 4 * busyPause}, {180, 16 * busyPause},
+		{5000, busyPause}, {9000, busyPause}, {9032, 4 * busyPause},
 		{0, busyPause}, // an engine began anew
-		{0, 2 * busyPause}, {0, 4 * busyPause}, {0, 8 * busyPause}, {0, 16 * busyPause}, {0, restPause}, {0, restPause},
+		{0, 4 * busyPause}, {0, 16 * busyPause}, {0, restPause}, {0, restPause},
 	} {
 		if got := r.next(step.passed); got != step.pause {
 			t.Errorf("step %d: %v, want %v", i, got, step.pause)
