@@ -22,8 +22,11 @@ fuzz:
 bench:
 	test/run -tags bench -run '^TestBench$$' -count=1 -timeout 30m -v ./test/bench
 
+idle:
+	test/run -tags bench -run '^TestIdle$$' -count=1 -v ./test/bench
+
 docs:
 	rm -f docs/man/*.1
 	go run ./docs/man docs/man
 
-.PHONY: build test lint fuzz bench docs
+.PHONY: build test lint fuzz bench idle docs
