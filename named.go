@@ -31,6 +31,11 @@ func (t *Tunnel) Join() error {
 	return nil
 }
 
+// Hold returns the number of a process, without keys and capabilities, by whose
+// entries in /proc/PID/ns other programs of the user can join a tunnel that was
+// reached by Open. It lives as long as the supervisor.
+func (t *Tunnel) Hold() (pid int, err error) { return t.s.Hold() }
+
 // Status asks a tunnel that was reached by Open how it is.
 func (t *Tunnel) Status() (*Status, error) { return t.s.Status() }
 

@@ -38,7 +38,7 @@ func Role(args []string, stderr io.Writer, report func(error) int) (code int, ok
 		return 0, false
 	}
 	switch args[0] {
-	case supervisor.Argv0, engine.Argv0, inside.Argv0, waiter.Argv0:
+	case supervisor.Argv0, engine.Argv0, inside.Argv0, waiter.Argv0, ns.HoldArgv0:
 		sys.SetName("wireguard4netns")
 	}
 	switch args[0] {
@@ -48,6 +48,8 @@ func Role(args []string, stderr io.Writer, report func(error) int) (code int, ok
 		return engine.Main(args[1:], stderr), true
 	case inside.Argv0:
 		return inside.Main(os.NewFile(inside.ConnFD, "supervisor")), true
+	case ns.HoldArgv0:
+		return ns.HoldMain(), true
 	case waiter.Argv0:
 		return waiter.Main(args, stderr, report), true
 	}

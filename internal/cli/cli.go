@@ -109,7 +109,7 @@ which is short for "attach --detach" with the UAPI socket at DIR/INTERFACE.sock.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 	})
-	root.AddCommand(newRun(env), newUp(env), newExec(env), newReload(env), newDown(env), newList(env), newStatus(env), newMonitor(env), newShow(env), newShowConf(env), newLogs(env), newAttach(env), newDemo(env), newDoctor(env), newVersion())
+	root.AddCommand(newRun(env), newUp(env), newExec(env), newEnv(env), newReload(env), newDown(env), newList(env), newStatus(env), newMonitor(env), newShow(env), newShowConf(env), newLogs(env), newAttach(env), newDemo(env), newDoctor(env), newVersion())
 	root.AddCommand(append(newConfs(env), newSet(env))...)
 	root.AddCommand(append(newDemoRoles(env), newDoctorRole(env))...)
 	return root

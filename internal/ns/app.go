@@ -81,7 +81,7 @@ var hookCapabilities = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_
 func (s *Set) StartPrivileged(args, env []string, output int) (pid int, err error) {
 	n := sys.Nest{
 		UserNS: int(s.User.Fd()), NetNS: int(s.Net.Fd()), MountNS: int(s.Mount.Fd()),
-		Capabilities: hookCapabilities, Output: output,
+		Joined: true, Capabilities: hookCapabilities, Output: output,
 		Dir: "/", Path: []string{args[0]}, Args: args, Env: env, FirstClosed: 3,
 	}
 	return n.Start()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,13 +12,14 @@ import (
 )
 
 // Members returns the PIDs of the processes in the network namespace, as far as
-// /proc shows them to this process.
+// /proc shows them to this process. That of Hold is not among them.
 func (s *Set) Members() ([]int, error) {
 	id, err := s.NetIdentity()
 	if err != nil {
 		return nil, err
 	}
-	return members(id)
+	pids, err := members(id)
+	return slices.DeleteFunc(pids, func(pid int) bool { return pid == s.holder.number() }), err
 }
 
 func members(id Identity) ([]int, error) {
@@ -47,14 +49,10 @@ func members(id Identity) ([]int, error) {
 // for one process after the other to end and looks again then, so it costs
 // nothing in between. It returns the cause of ctx when that ends first.
 func (s *Set) WaitEmpty(ctx context.Context) error {
-	id, err := s.NetIdentity()
-	if err != nil {
-		return err
-	}
 	// /proc is not read at one instant: a child can appear behind the reader
 	// while its parent ends before it. Nobody is left when two looks say so.
 	for empty := 0; empty < 2; {
-		pids, err := members(id)
+		pids, err := s.Members()
 		if err != nil {
 			return err
 		}

@@ -37,11 +37,13 @@ type Set struct {
 	Mount *os.File // nil where the namespaces are somebody else's
 	Etc   *os.File // what inside.Rewrite takes; nil: /etc is not ours
 
-	id Identity // of Net, after Release
+	id     Identity // of Net, after Release
+	holder holder
 }
 
 // Close lets go of the namespaces.
 func (s *Set) Close() error {
+	s.holder.end()
 	var errs []error
 	for _, f := range []**os.File{&s.User, &s.Net, &s.Mount, &s.Etc} {
 		if *f != nil {

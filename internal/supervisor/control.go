@@ -33,6 +33,9 @@ var (
 //	                              ◀──      Ready with the namespaces' descriptors
 //	App: a program runs in them   ──▶
 //	                              ◀──      Over: it has ended
+//	Hold                          ──▶
+//	                              ◀──      Held: the process by which others join,
+//	                                       or Failed
 //	AskStatus                     ──▶
 //	                              ◀──      Status
 //	Reload: another file          ──▶
@@ -47,7 +50,7 @@ var (
 // Anybody who still listens when the tunnel ends is told Over.
 type control struct {
 	t        *tunnel.Tunnel
-	start    Start // what the supervisor was started for
+	start    Start           // what the supervisor was started for
 	ctx      context.Context // ends with the tunnel
 	held     <-chan struct{} // closed when the tunnel lives by itself
 	down     func()
@@ -177,12 +180,19 @@ func (c *control) answer(conn *conn) {
 			return
 		}
 		switch {
-		case m.Join && c.t.NS.Mount == nil:
+		case (m.Join || m.Hold) && c.t.NS.Mount == nil:
 			conn.send(message{Failed: newRemoteError(ErrNotOurs)})
 		case m.Join:
 			conn.send(ready(c.t), c.t.NS.Files()...)
 		case m.App != nil:
 			c.await(conn, m.App.Pid)
+		case m.Hold:
+			pid, err := c.t.NS.Hold()
+			if err != nil {
+				conn.send(message{Failed: newRemoteError(err)})
+				continue
+			}
+			conn.send(message{Held: pid})
 		case m.AskStatus:
 			conn.send(message{Status: status(c.t)})
 		case m.Reload != nil:
@@ -266,6 +276,25 @@ func (s *Supervisor) Join() error {
 			s.Ready = *m.Ready
 			s.NS, err = ns.FromFiles(s.conn.takeFiles())
 			return err
+		}
+	}
+}
+
+// Hold returns the number of a process by whose entry in /proc others can join the
+// tunnel's namespaces. It lives as long as the supervisor.
+func (s *Supervisor) Hold() (pid int, err error) {
+	if err := s.conn.send(message{Hold: true}); err != nil {
+		return 0, err
+	}
+	for {
+		m, err := s.conn.receive()
+		switch {
+		case err != nil:
+			return 0, s.died(err)
+		case m.Failed != nil:
+			return 0, m.Failed
+		case m.Held != 0:
+			return m.Held, nil
 		}
 	}
 }

@@ -177,6 +177,12 @@ func resume(ctx context.Context, memory string) error {
 		unix.Kill(h.Engine, unix.SIGKILL)
 		unix.Wait4(h.Engine, nil, 0, nil)
 	}
+	for {
+		// The kernel ended the other children, with the threads that made them.
+		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && err != unix.EINTR {
+			break
+		}
+	}
 	files := map[string]*os.File{}
 	for name, fd := range h.Kept {
 		files[name] = os.NewFile(uintptr(fd), name)

@@ -45,6 +45,8 @@ type message struct {
 	Down      bool     `json:",omitempty"`
 	Reload    *Reload  `json:",omitempty"`
 	Replace   *Replace `json:",omitempty"`
+	Hold      bool     `json:",omitempty"`
+	Held      int      `json:",omitempty"`
 	Done      bool     `json:",omitempty"`
 }
 

@@ -17,8 +17,11 @@ type Nest struct {
 
 	UIDMap, GIDMap string // the one line each of uid_map and gid_map (user_namespaces(7))
 
-	// Capabilities, where there are any, are given to the program (as ambient
-	// ones) in place of the nesting: it has them over the namespaces joined.
+	// Joined leaves the nesting out: the program is in the namespaces joined.
+	Joined bool
+
+	// Capabilities are given to the program (as ambient ones) over the namespaces
+	// joined; Joined goes with them.
 	Capabilities []uintptr
 
 	Output int // borrowed descriptor for standard output and error; 0: the caller's
@@ -105,6 +108,7 @@ type nestJob struct {
 	pipe, parent         uintptr
 	setgroups            []byte
 	uidMap, gidMap       []byte
+	joined               bool
 	caps                 []uintptr
 	capHeader            unix.CapUserHeader
 	capData              [2]unix.CapUserData
@@ -132,7 +136,7 @@ func (n *Nest) job() (*nestJob, error) {
 		userns: uintptr(n.UserNS), netns: uintptr(n.NetNS), mntns: uintptr(n.MountNS),
 		setgroups: []byte("deny"), uidMap: []byte(n.UIDMap), gidMap: []byte(n.GIDMap),
 		firstClosed: uintptr(n.FirstClosed),
-		caps:        n.Capabilities, output: uintptr(n.Output),
+		joined:      n.Joined, caps: n.Capabilities, output: uintptr(n.Output),
 		capHeader: unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3},
 	}
 	for _, c := range n.Capabilities {
@@ -199,7 +203,7 @@ func nestChild(job *nestJob) {
 	if _, _, errno = syscall.RawSyscall(unix.SYS_SETNS, job.netns, unix.CLONE_NEWNET, 0); errno != 0 {
 		goto fail
 	}
-	if len(job.caps) > 0 {
+	if job.joined {
 		goto mapped
 	}
 	o.step = nestUnshare

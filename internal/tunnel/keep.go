@@ -69,7 +69,6 @@ func (t *Tunnel) Keep() (map[string]*os.File, error) {
 			return nil, os.NewSyscallError("memfd_create", err)
 		}
 		t.state = os.NewFile(uintptr(fd), keptState)
-		t.push(t.state.Close)
 	}
 	if err := t.writeState(); err != nil {
 		return nil, err
@@ -82,6 +81,16 @@ func (t *Tunnel) Keep() (map[string]*os.File, error) {
 		files[keptEtc] = t.NS.Etc
 	}
 	return files, nil
+}
+
+// closeState lets go of the file with the state.
+func (t *Tunnel) closeState() error {
+	t.changing.Lock()
+	defer t.changing.Unlock()
+	if t.state == nil {
+		return nil
+	}
+	return t.state.Close()
 }
 
 func (t *Tunnel) rewriteState() error {

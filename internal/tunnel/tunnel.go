@@ -225,7 +225,6 @@ func (t *Tunnel) namespaces(ctx context.Context, r Request, p *plan.Plan, say fu
 func (t *Tunnel) device(r Request, p *plan.Plan) (err error) {
 	if r.Kept != nil {
 		t.TUN, t.netlink, t.state, t.Began = r.Kept.TUN, r.Kept.Netlink, r.Kept.state, r.Kept.began
-		t.push(t.state.Close)
 	} else if t.TUN, t.netlink, err = t.NS.Interface(p.Link.Name); err != nil {
 		return err
 	}
@@ -233,6 +232,7 @@ func (t *Tunnel) device(r Request, p *plan.Plan) (err error) {
 		t.push(t.TUN.Close) // who attaches next may want the name
 	} // else it goes with this process: the kernel takes 10 ms to remove a link
 	t.push(t.netlink.Close)
+	t.push(t.closeState)
 	if r.Target != nil {
 		return t.NS.Release()
 	}

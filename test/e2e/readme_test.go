@@ -13,7 +13,7 @@ import (
 
 var (
 	readmeExample = regexp.MustCompile(`(?m)^    \$ (.*)$`)
-	manExample    = regexp.MustCompile(`(?m)^  (wireguard4netns .*)$`)
+	manExample    = regexp.MustCompile(`(?m)^  ((?:eval .*)?wireguard4netns .*)$`)
 )
 
 // Each example in the README and in the help of each command is run as it
@@ -30,7 +30,7 @@ func TestExamples(t *testing.T) {
 		t.Fatalf("found %d examples in the README: has its layout changed?", len(examples))
 	}
 	w := newWorld(t)
-	for _, command := range []string{"run", "up", "exec", "list", "status", "monitor", "show", "showconf", "set", "setconf", "addconf", "syncconf", "logs", "down", "attach", "doctor", "demo"} {
+	for _, command := range []string{"run", "up", "exec", "env", "reload", "list", "status", "monitor", "show", "showconf", "set", "setconf", "addconf", "syncconf", "logs", "down", "attach", "doctor", "demo"} {
 		help := output(t, w.tool(command, "--help"))
 		found := manExample.FindAllStringSubmatch(exampleSection(help), -1)
 		if len(found) == 0 {
