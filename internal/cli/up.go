@@ -25,7 +25,16 @@ programs into it. Its name is that of its file, or --name.
 
 With --replace a tunnel of that name that stands is taken over by this version of
 the program, and made what CONF says, as reload does: the link, programs inside and
-their connections live on. It keeps the flags that it was made with.`,
+their connections live on. It keeps the flags that it was made with.
+
+Commands of --on-up, --on-down and --on-handshake run by /bin/sh on the host, not in
+the tunnel, one at a time and for 30 seconds at most; what they print is in the
+tunnel's log. They find the tunnel's facts in W4N_EVENT, W4N_NAME, W4N_INTERFACE,
+W4N_ADDRESSES, W4N_DNS, W4N_DIRECTORY, W4N_UAPI_SOCKET and W4N_SUPERVISOR_PID, and
+--on-handshake the peer's in W4N_PEER, W4N_PEER_NAME and W4N_ENDPOINT.
+
+Started by systemd with Type=notify and NotifyAccess=all, up tells it that the tunnel
+is ready, and the tunnel tells it how it is.`,
 		Example: `  wireguard4netns up home
   wireguard4netns up --replace home
   wireguard4netns up --name work --wait provider.conf`,
@@ -74,7 +83,10 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 	if err := t.Detach(); err != nil {
 		return err
 	}
-	return o.Service.Tell(service.MainPID(t.Pid), service.Ready)
+	if err := o.Service.Tell(service.MainPID(t.Pid), service.Ready); err != nil {
+		o.Say(err.Error()) // NOTIFY_SOCKET may be left over from somebody else's start
+	}
+	return nil
 }
 
 // takeOver makes this program that of a tunnel that stands, and the file its file.

@@ -97,11 +97,14 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 	ctl, err := listenControl(ctx, t, start, held, func() { end(errTold) })
 	a, attendErr := attend(t, start)
 	if err = errors.Join(err, attendErr); err == nil {
-		err = errors.Join(t.Dir.Publish(), t.Settle(), store(start.Service, t))
+		err = errors.Join(t.Dir.Publish(), t.Settle())
 	}
 	if err != nil {
 		a.end()
 		return errors.Join(err, t.Close())
+	}
+	if err := store(start.Service, t); err != nil {
+		t.Log(err.Error()) // it stands all the same
 	}
 	if start.Target == nil {
 		err = front.send(ready(t), t.NS.Files()...)

@@ -552,3 +552,17 @@ func (w *world) secrets(t *testing.T, conf string) (keys []string) {
 	}
 	return keys
 }
+
+// A NOTIFY_SOCKET on which nobody listens, left in the environment by who knows
+// whom, is said and no hindrance.
+func TestNotifyNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cmd := w.tool("up", "--name", "home", w.account(t))
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+filepath.Join(t.TempDir(), "gone"))
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "tell the service manager: ") {
+		t.Errorf("%v: %s", err, out)
+	}
+	w.mustRun(t, "down", "home")
+}
