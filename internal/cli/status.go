@@ -40,10 +40,11 @@ func newStatus(env *Env) *cobra.Command {
 		Use:   "status [--json] [NAME…]",
 		Short: "Tell how tunnels are",
 		Long: `Status tells of each tunnel, or of those named, how it is:
-    up                 a peer has answered
-    idle               no handshake yet, and nothing was to be sent
-    no-handshake       packets go out and nobody has answered
-    engine-restarting  the engine died and another takes over
+    up                   a peer has answered
+    idle                 no handshake yet, and nothing was to be sent
+    no-handshake         packets go out and nobody has answered
+    endpoint-unresolved  the name of an endpoint has no address yet
+    engine-restarting    the engine died and another takes over
 with the cause, and what the tunnel is made of.
 
 --json prints an array of objects with these members; there may be more of them,
@@ -51,7 +52,8 @@ and their meanings stay:
     name interface state cause since supervisorPid enginePid engineRestarts mtu
     mtuSource addresses dns search processes file directory uapiSocket
     peers: [{name publicKey endpoint configured lastHandshake rxBytes txBytes
-             allowedIPs}]`,
+             rxRate txRate allowedIPs}]
+Rates are bytes a second of the last seconds, null if not known.`,
 		Example: `  wireguard4netns status home
   wireguard4netns status --json`,
 		ValidArgsFunction: env.completeTunnels,
@@ -150,7 +152,7 @@ func printStatus(w io.Writer, s *wireguard4netns.Status, now time.Time) {
 		if !p.LastHandshake.IsZero() {
 			handshake = now.Sub(p.LastHandshake).Round(time.Second).String() + " ago"
 		}
-		row("", "last handshake %s; %s received, %s sent", handshake, bytesText(p.RxBytes), bytesText(p.TxBytes))
+		row("", "last handshake %s; %s received%s, %s sent%s", handshake, bytesText(p.RxBytes), rateText(p.RxRate), bytesText(p.TxBytes), rateText(p.TxRate))
 	}
 	row("processes", "%s", strings.Trim(fmt.Sprint(s.Processes), "[]"))
 	row("supervisor", "process %d; engine: process %d, restarted %d times", s.SupervisorPID, s.EnginePID, s.EngineRestarts)
@@ -163,6 +165,14 @@ func joined[T fmt.Stringer](values []T) string {
 		texts[i] = v.String()
 	}
 	return strings.Join(texts, ", ")
+}
+
+// rateText writes a rate that is known and not zero.
+func rateText(rate *float64) string {
+	if rate == nil || *rate < 1 {
+		return ""
+	}
+	return " (" + bytesText(uint64(*rate)) + "/s)"
 }
 
 // bytesText writes a number of bytes as wg(8) does.

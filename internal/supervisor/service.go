@@ -130,7 +130,7 @@ func (a *attendant) tellStatus(d uapi.Device) {
 		s.State = "engine-restarting"
 	} else {
 		s.peers(a.t, d)
-		s.State, s.Cause = judge(s.Peers, time.Now())
+		s.judge(a.t.Unresolved(), a.t.Began, time.Now())
 	}
 	restarts := a.t.Engine.Restarts()
 	news := fmt.Sprint(s.State, restarts)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"wireguard4netns/internal/tunnel"
@@ -19,7 +20,8 @@ type Status struct {
 	Interface string `json:"interface"`
 
 	// State is "up", "idle" (no handshake yet, and nothing was to be sent),
-	// "no-handshake" (packets go out and nobody answers) or "engine-restarting".
+	// "no-handshake" (packets go out and nobody answers), "endpoint-unresolved" (no
+	// peer has answered, and a name has no address) or "engine-restarting".
 	State string `json:"state"`
 	Cause string `json:"cause"` // in words; may be empty
 
@@ -48,6 +50,8 @@ type PeerStatus struct {
 	LastHandshake time.Time      `json:"lastHandshake"` // zero: never
 	RxBytes       uint64         `json:"rxBytes"`
 	TxBytes       uint64         `json:"txBytes"`
+	RxRate        *float64       `json:"rxRate"` // bytes a second of late; null: not known
+	TxRate        *float64       `json:"txRate"`
 	AllowedIPs    []netip.Prefix `json:"allowedIPs"`
 }
 
@@ -84,9 +88,39 @@ func status(t *tunnel.Tunnel) *Status {
 		s.State, s.Cause = "engine-restarting", err.Error()
 		return s
 	}
+	now := time.Now()
 	s.peers(t, d)
-	s.State, s.Cause = judge(s.Peers, time.Now())
+	s.rates(t, now)
+	s.judge(t.Unresolved(), t.Began, now)
 	return s
+}
+
+// longestRate is how old the counters may be from which a rate is told: in a longer
+// time much can have happened.
+const longestRate = 30 * time.Second
+
+func (s *Status) rates(t *tunnel.Tunnel, now time.Time) {
+	before, at := t.Before(now)
+	if at.IsZero() || now.Sub(at) > longestRate {
+		return
+	}
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		for _, b := range before {
+			if b.PublicKey.String() == p.PublicKey {
+				p.RxRate, p.TxRate = rate(b.RxBytes, p.RxBytes, now.Sub(at)), rate(b.TxBytes, p.TxBytes, now.Sub(at))
+			}
+		}
+	}
+}
+
+// rate is nil if a counter went back: it is that of another engine.
+func rate(before, now uint64, took time.Duration) *float64 {
+	if now < before {
+		return nil
+	}
+	r := float64(now-before) / took.Seconds()
+	return &r
 }
 
 func (s *Status) peers(t *tunnel.Tunnel, d uapi.Device) {
@@ -107,25 +141,29 @@ func (s *Status) peers(t *tunnel.Tunnel, d uapi.Device) {
 	}
 }
 
-// judge says in a word how a tunnel with these peers is.
-func judge(peers []PeerStatus, now time.Time) (state, cause string) {
+// judge says in a word how a tunnel with these peers is, which began then and has
+// these names without an address.
+func (s *Status) judge(unresolved []string, began, now time.Time) {
 	var last time.Time
 	var sent uint64
-	for _, p := range peers {
+	for _, p := range s.Peers {
 		sent += p.TxBytes
 		if p.LastHandshake.After(last) {
 			last = p.LastHandshake
 		}
 	}
 	switch age := now.Sub(last); {
-	case len(peers) == 0:
-		return "idle", "the file has no peer"
+	case last.IsZero() && len(unresolved) > 0:
+		s.State, s.Cause = "endpoint-unresolved", "no address is known of "+strings.Join(unresolved, ", ")
+	case len(s.Peers) == 0:
+		s.State, s.Cause = "idle", "it has no peer"
 	case last.IsZero() && sent == 0:
-		return "idle", "nothing was to be sent yet"
+		s.State, s.Cause = "idle", "nothing was to be sent yet"
 	case last.IsZero():
-		return "no-handshake", "no peer has answered: a wrong key, a wrong endpoint, or a firewall that drops UDP"
+		s.State, s.Cause = "no-handshake", fmt.Sprintf("no peer has answered for %s: a wrong key, a wrong endpoint, a firewall that drops UDP, or a clock that was set back", now.Sub(began).Round(time.Second))
 	case age > staleHandshake:
-		return "up", fmt.Sprintf("quiet: the last handshake was %s ago", age.Round(time.Second))
+		s.State, s.Cause = "up", fmt.Sprintf("quiet: the last handshake was %s ago", age.Round(time.Second))
+	default:
+		s.State, s.Cause = "up", ""
 	}
-	return "up", ""
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"wireguard4netns/conf"
-	"wireguard4netns/internal/host"
 	"wireguard4netns/internal/ns/inside"
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/uapi"
@@ -26,7 +25,7 @@ func (t *Tunnel) Reload(ctx context.Context, text []byte, name string, say func(
 	if err != nil {
 		return err
 	}
-	facts, err := host.Look(ctx, config)
+	facts, err := t.request.look(ctx, config, say)
 	if err != nil {
 		return err
 	}

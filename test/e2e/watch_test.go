@@ -127,6 +127,10 @@ func TestUpBeforeTheNames(t *testing.T) {
 		t.Fatalf("up: %v\n%s", err, out)
 	}
 	contains(t, string(out), "vpn.example:51820", "does not resolve", "tries again")
+	if s := w.status(t, "home"); s.State != "endpoint-unresolved" || !strings.Contains(s.Cause, "vpn.example:51820") {
+		t.Errorf("status: %s: %s", s.State, s.Cause)
+	}
+	w.mustRun(t, "reload", "home")
 	ping := w.tool("exec", "home", "--", "ping", "-c", "1", "-W", "20", w.peer.Addr4.String())
 	nstest.Start(t, ping)
 	w.machine.Run(t, "ip", "link", "set", "eth0", "up")
