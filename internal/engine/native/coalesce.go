@@ -177,8 +177,8 @@ type flow struct {
 	flags        byte
 }
 
-// parse reads a packet; it tells whether it is of a TCP or UDP flow, unfragmented
-// and without IP options.
+// parse reads a packet; it tells whether it is of a TCP or UDP flow, unfragmented,
+// without IP options and with a header that is whole.
 func (f *flow) parse(packet []byte) bool {
 	*f = flow{packet: packet, v6: version(packet) == 6}
 	var protocol byte
@@ -186,7 +186,7 @@ func (f *flow) parse(packet []byte) bool {
 		protocol, f.transport = packet[ip6Next], ip6Header
 	} else {
 		fragment := binary.BigEndian.Uint16(packet[ip4Fragment:])
-		if packet[0] != 4<<4|ip4Header/4 || fragment&^dontFragment != 0 {
+		if packet[0] != 4<<4|ip4Header/4 || fragment&^dontFragment != 0 || !checksum(0).add(packet[:ip4Header]).valid() {
 			return false
 		}
 		f.dontFragment = fragment == dontFragment

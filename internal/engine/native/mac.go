@@ -73,6 +73,7 @@ func (s *senderMACs) add(message []byte, now time.Duration) {
 	body, withMAC1, mac1, mac2 := splitMACs(message)
 	s.last, s.sent = mac(s.mac1Key[:], body), true
 	copy(mac1, s.last[:])
+	clear(mac2)
 	if now < s.cookieUntil {
 		code := mac(s.cookie[:], withMAC1)
 		copy(mac2, code[:])
@@ -100,7 +101,10 @@ func (s *senderMACs) consume(reply []byte, now time.Duration) bool {
 
 // receiverMACs checks the codes of messages that come.
 type receiverMACs struct {
-	mac1      hash.Hash // of the receiving thread alone
+	// Of the receiving thread alone.
+	mac1 hash.Hash
+	code [macSize]byte
+
 	cookieKey [blake2s.Size]byte
 
 	// The rest is of the goroutine that answers handshakes.
@@ -116,10 +120,9 @@ func newReceiverMACs(own uapi.PublicKey) receiverMACs {
 // validMAC1 allocates nothing: every message of a flood comes here.
 func (r *receiverMACs) validMAC1(message []byte) bool {
 	body, _, mac1, _ := splitMACs(message)
-	var code [blake2s.Size]byte
 	r.mac1.Reset()
 	r.mac1.Write(body)
-	return subtle.ConstantTimeCompare(r.mac1.Sum(code[:0]), mac1) == 1
+	return subtle.ConstantTimeCompare(r.mac1.Sum(r.code[:0]), mac1) == 1
 }
 
 // validMAC2 tells whether the sender has the cookie for its address.

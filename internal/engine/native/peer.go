@@ -33,7 +33,8 @@ type peer struct {
 	sent      atomic.Uint64
 	received  atomic.Uint64
 	waiting   atomic.Bool  // packets are in queue
-	listening atomic.Bool  // it was called for its silence, and has sent no data since
+	patient   atomic.Bool  // its silence may be its nature: it need not answer soon
+	said      atomic.Int64 // when data was sent to it last
 	again     atomic.Bool  // a passive keepalive will be due after the next
 	handshook atomic.Int64 // when, in nanoseconds of Unix time; zero: never
 	timers    timers
@@ -85,12 +86,9 @@ func (p *peer) usable(now time.Duration) *keypair {
 func (p *peer) noteSent(size int, data bool, now time.Duration) {
 	p.sent.Add(uint64(size))
 	if data {
-		wait := patience
-		if p.listening.Load() {
-			wait = listeningTime
-		}
+		p.said.Store(int64(now))
 		if !p.timers.armed(silence) {
-			p.timers.arm(silence, now+wait+jitter())
+			p.timers.arm(silence, now+p.patience()+jitter())
 		}
 	}
 	p.noteAnySent(now)
@@ -113,8 +111,8 @@ func (p *peer) noteReceived(kp *keypair, size int, data bool, now time.Duration)
 	p.received.Add(uint64(size))
 	p.noteAnyReceived(now)
 	if data {
-		if p.listening.Load() {
-			p.listening.Store(false)
+		if p.patient.Load() {
+			p.patient.Store(false)
 		}
 		if !p.timers.armIfOff(passive, now+keepaliveTimeout) && !p.again.Load() {
 			p.again.Store(true)
@@ -144,11 +142,7 @@ func (p *peer) ring(a alarm) {
 			p.timers.arm(passive, now+keepaliveTimeout)
 		}
 	case silence:
-		p.device.verbose("%v - no answer: calling it", p)
-		p.device.trouble()
-		p.listening.Store(true)
-		p.endpoint.Store(p.endpoint.Load().unstuck())
-		p.call(now)
+		p.unanswered(now)
 	case forget:
 		p.device.verbose("%v - no new session: removing all keys", p)
 		p.mu.Lock()
@@ -159,6 +153,29 @@ func (p *peer) ring(a alarm) {
 			p.sendKeepalive(now)
 		}
 	}
+}
+
+// patience is how long the peer may be silent while data is sent to it.
+func (p *peer) patience() time.Duration {
+	if p.patient.Load() {
+		return listeningTime
+	}
+	return answerTime
+}
+
+// unanswered calls a peer that does not answer. One that was told something once,
+// and not again, has time until its keepalive; so has one that was called and
+// still says nothing.
+func (p *peer) unanswered(now time.Duration) {
+	patient := p.patient.Swap(true)
+	if !patient && now-time.Duration(p.said.Load()) > answerTime/2 {
+		p.timers.armIfOff(silence, now+listeningTime-answerTime)
+		return
+	}
+	p.device.verbose("%v - no answer: calling it", p)
+	p.device.trouble()
+	p.endpoint.Store(p.endpoint.Load().unstuck())
+	p.call(now)
 }
 
 // sendKeepalive sends an empty packet, or begins a handshake if there is no

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Times of the protocol (whitepaper, 6), and one of our own: patience.
+// Times of the protocol (whitepaper, 6), and one of our own: answerTime.
 const (
 	rekeyAfterTime   = 120 * time.Second
 	rejectAfterTime  = 180 * time.Second
@@ -18,10 +18,10 @@ const (
 	keepaliveTimeout = 10 * time.Second
 	maxAttempts      = int(rekeyAttemptTime / rekeyTimeout)
 
-	// patience is how long a peer that used to answer may be silent before it
+	// answerTime is how long a peer that used to answer may be silent before it
 	// is called anew: it may have lost the session. WireGuard waits for
 	// keepaliveTimeout + rekeyTimeout, which is right for one that only listens.
-	patience      = 5 * time.Second
+	answerTime    = 5 * time.Second
 	listeningTime = keepaliveTimeout + rekeyTimeout
 )
 
