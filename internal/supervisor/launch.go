@@ -143,19 +143,11 @@ func (s *Supervisor) Socket() (*os.File, error) { return s.conn.stream.File() }
 func (s *Supervisor) Wait(ctx context.Context, say func(string)) error {
 	stop := context.AfterFunc(ctx, func() { s.conn.stream.CloseWrite() })
 	defer stop()
-	defer s.conn.Close()
-	for {
-		m, err := s.conn.receive()
-		switch {
-		case err != nil:
-			return s.died(err)
-		case m.Say != "":
-			say(m.Say)
-		case m.Over == overUndone:
-			s.reap()
-			return nil
-		}
+	if err := s.awaitOver(say, func(over string) bool { return over == overUndone }); err != nil {
+		return err
 	}
+	s.reap()
+	return nil
 }
 
 // Process returns the number of the supervisor's process if that is a child of
@@ -199,6 +191,11 @@ func Adopt(socket *os.File, pid int, root string) (*Supervisor, error) {
 // tunnel or goes on alone with what the app left behind, and ErrDied when it was
 // killed.
 func (s *Supervisor) AwaitOver(say func(string)) error {
+	return s.awaitOver(say, func(string) bool { return true })
+}
+
+// awaitOver waits for an Over that is enough.
+func (s *Supervisor) awaitOver(say func(string), enough func(over string) bool) error {
 	defer s.conn.Close()
 	for {
 		m, err := s.conn.receive()
@@ -207,7 +204,7 @@ func (s *Supervisor) AwaitOver(say func(string)) error {
 			return s.died(err)
 		case m.Say != "":
 			say(m.Say)
-		case m.Over != "":
+		case m.Over != "" && enough(m.Over):
 			return nil
 		}
 	}

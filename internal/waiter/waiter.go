@@ -73,19 +73,20 @@ func Main(args []string, stderr io.Writer, report func(error) int) int {
 		return report(err)
 	}
 	pid, err := start(c)
-	if err == nil {
-		err = s.AppStarted(supervisor.App{Pid: pid, KillAfter: c.KillAfter})
-	}
 	if err != nil {
 		s.Close()
 		return report(err)
 	}
+	lost := s.AppStarted(supervisor.App{Pid: pid, KillAfter: c.KillAfter})
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
 		say := func(line string) { fmt.Fprintln(stderr, "wireguard4netns:", line) }
-		if err := s.AwaitOver(say); err != nil {
-			say(err.Error() + ": the app has no network any more")
+		if lost == nil {
+			lost = s.AwaitOver(say)
+		}
+		if lost != nil {
+			say(lost.Error() + ": no network until another takes the tunnel over")
 		}
 	}()
 	code, err := wait(pid, signals)

@@ -189,7 +189,7 @@ func TestKilledSupervisorFailsClosed(t *testing.T) {
 	if code := await(t, cmd); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if !strings.Contains(stderr.String(), "the app has no network any more") {
+	if !strings.Contains(stderr.String(), "no network until another takes the tunnel over") {
 		t.Errorf("it did not say that the supervisor died: %s", stderr.String())
 	}
 	before.Check(t)
