@@ -39,6 +39,12 @@ func (t *Tunnel) Hold() (pid int, err error) { return t.s.Hold() }
 // Status asks a tunnel that was reached by Open how it is.
 func (t *Tunnel) Status() (*Status, error) { return t.s.Status() }
 
+// Statuses asks the tunnels called names, all at the same time. What it returns of
+// each is at its place in names: a Status or an error.
+func Statuses(root string, names []string) ([]*Status, []error) {
+	return supervisor.Statuses(root, names)
+}
+
 // Reload makes a tunnel that was reached by Open what c says, which messages call
 // name. Only what differs is touched; what cannot change while the tunnel runs is
 // told to say.

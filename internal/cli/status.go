@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -84,18 +85,10 @@ func (env *Env) statuses(names []string) (all []*wireguard4netns.Status, err err
 			return nil, err
 		}
 	}
-	var errs []error
-	for _, name := range names {
-		t, err := wireguard4netns.Open(env.stateRoot(), name)
-		if err == nil {
-			var s *wireguard4netns.Status
-			if s, err = t.Status(); err == nil {
-				all = append(all, s)
-			}
-		}
-		if err != nil && named {
-			errs = append(errs, err)
-		}
+	all, errs := wireguard4netns.Statuses(env.stateRoot(), names)
+	all = slices.DeleteFunc(all, func(s *wireguard4netns.Status) bool { return s == nil })
+	if !named {
+		return all, nil
 	}
 	return all, errors.Join(errs...)
 }

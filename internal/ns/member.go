@@ -4,25 +4,41 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
+// Place is a network namespace, for a process that has no descriptor of it.
+type Place struct {
+	Net  Identity
+	Hold int // the process of Set.Hold, which does not count; 0: none
+}
+
+// Place returns that of the Set.
+func (s *Set) Place() (Place, error) {
+	id, err := s.NetIdentity()
+	return Place{Net: id, Hold: s.holder.number()}, err
+}
+
 // Members returns the PIDs of the processes in the network namespace, as far as
 // /proc shows them to this process. That of Hold is not among them.
 func (s *Set) Members() ([]int, error) {
-	id, err := s.NetIdentity()
+	p, err := s.Place()
 	if err != nil {
 		return nil, err
 	}
-	pids, err := members(id)
-	return slices.DeleteFunc(pids, func(pid int) bool { return pid == s.holder.number() }), err
+	all, err := Members([]Place{p})
+	if err != nil {
+		return nil, err
+	}
+	return all[0], nil
 }
 
-func members(id Identity) ([]int, error) {
+// Members returns the PIDs of the processes in each of places. It looks through
+// /proc once, which is what it costs.
+func Members(places []Place) ([][]int, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
@@ -32,14 +48,22 @@ func members(id Identity) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	var pids []int
+	index := make(map[Identity]int, len(places))
+	for i, p := range places {
+		index[p.Net] = i
+	}
+	pids := make([][]int, len(places))
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		if got, err := identityAt("/proc/" + name + "/ns/net"); err == nil && got == id {
-			pids = append(pids, pid)
+		id, err := identityAt("/proc/" + name + "/ns/net")
+		if err != nil {
+			continue
+		}
+		if i, wanted := index[id]; wanted && pid != places[i].Hold {
+			pids[i] = append(pids[i], pid)
 		}
 	}
 	return pids, nil

@@ -37,7 +37,8 @@ var (
 //	                              ◀──      Held: the process by which others join,
 //	                                       or Failed
 //	AskStatus                     ──▶
-//	                              ◀──      Status
+//	                              ◀──      Status but for its Processes, and the Place
+//	                                       of those
 //	Reload: another file          ──▶
 //	                              ◀──      Say: a line for the user (any number)
 //	                              ◀──      Done or Failed
@@ -194,7 +195,8 @@ func (c *control) answer(conn *conn) {
 			}
 			conn.send(message{Held: pid})
 		case m.AskStatus:
-			conn.send(message{Status: status(c.t)})
+			place, _ := c.t.NS.Place()
+			conn.send(message{Status: status(c.t), Place: place})
 		case m.Reload != nil:
 			conn.send(c.reload(conn, *m.Reload))
 		case m.Replace != nil:
@@ -301,18 +303,75 @@ func (s *Supervisor) Hold() (pid int, err error) {
 
 // Status asks how the tunnel is.
 func (s *Supervisor) Status() (*Status, error) {
-	if err := s.conn.send(message{AskStatus: true}); err != nil {
+	status, place, err := s.askStatus()
+	if err != nil {
 		return nil, err
+	}
+	return status, addMembers([]*Status{status}, []ns.Place{place})
+}
+
+func (s *Supervisor) askStatus() (*Status, ns.Place, error) {
+	if err := s.conn.send(message{AskStatus: true}); err != nil {
+		return nil, ns.Place{}, err
 	}
 	for {
 		m, err := s.conn.receive()
 		switch {
 		case err != nil:
-			return nil, s.died(err)
+			return nil, ns.Place{}, s.died(err)
 		case m.Status != nil:
-			return m.Status, nil
+			return m.Status, m.Place, nil
 		}
 	}
+}
+
+// addMembers says who is in the places of tunnels.
+func addMembers(all []*Status, places []ns.Place) error {
+	members, err := ns.Members(places)
+	for i, pids := range members {
+		if places[i] != (ns.Place{}) { // else its supervisor is of an older version, and has looked
+			all[i].Processes = pids
+		}
+	}
+	return err
+}
+
+// atOnce is how many tunnels Statuses asks at the same time.
+const atOnce = 32
+
+// Statuses asks tunnels how they are. What it returns of each is at its place in
+// names: a Status or an error.
+func Statuses(root string, names []string) ([]*Status, []error) {
+	all, errs := make([]*Status, len(names)), make([]error, len(names))
+	places := make([]ns.Place, len(names))
+	turns := make(chan struct{}, atOnce)
+	var asking sync.WaitGroup
+	for i, name := range names {
+		turns <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-turns }()
+			s, err := Dial(root, name)
+			if err == nil {
+				all[i], places[i], err = s.askStatus()
+				s.conn.Close()
+			}
+			errs[i] = err
+		})
+	}
+	asking.Wait()
+	answered := make([]*Status, 0, len(names))
+	for i, s := range all {
+		if s != nil {
+			places[len(answered)] = places[i]
+			answered = append(answered, s)
+		}
+	}
+	if err := addMembers(answered, places[:len(answered)]); err != nil {
+		for i := range names {
+			all[i], errs[i] = nil, errors.Join(errs[i], err)
+		}
+	}
+	return all, errs
 }
 
 // Reload makes the tunnel what r says. say gets a line for each thing that the user

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/metrics"
+	"wireguard4netns/internal/ns"
 	"wireguard4netns/internal/service"
 	"wireguard4netns/internal/tunnel"
 )
@@ -42,6 +43,7 @@ type message struct {
 	Join      bool     `json:",omitempty"`
 	AskStatus bool     `json:",omitempty"`
 	Status    *Status  `json:",omitempty"`
+	Place     ns.Place `json:",omitzero"`
 	Down      bool     `json:",omitempty"`
 	Reload    *Reload  `json:",omitempty"`
 	Replace   *Replace `json:",omitempty"`

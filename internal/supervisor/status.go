@@ -62,6 +62,7 @@ const statusTime = 2 * time.Second
 // none is used after three (whitepaper, 6.1: Reject-After-Time).
 const staleHandshake = 180 * time.Second
 
+// status tells of a tunnel all but Processes, which whoever asks looks for.
 func status(t *tunnel.Tunnel) *Status {
 	p := t.Plan()
 	s := &Status{
@@ -71,7 +72,6 @@ func status(t *tunnel.Tunnel) *Status {
 		File: t.ConfPath(), Directory: t.Dir.Path(), UAPISocket: t.UAPIPath(),
 	}
 	s.MTU, s.MTUSource = t.MTU()
-	s.Processes, _ = t.NS.Members()
 	if s.EnginePID == 0 {
 		s.State, s.Cause = "engine-restarting", "the engine ended and another is being started"
 		return s
