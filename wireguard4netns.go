@@ -65,6 +65,9 @@ func ParseTarget(s string) (Target, error) { return ns.ParseTarget(s) }
 // App is a program to run in a tunnel.
 type App = ns.App
 
+// Engines are the names of what can speak WireGuard.
+var Engines = engine.Names
+
 // SandboxLevel says how much of the engine's sandbox must be there: SandboxAuto
 // (what the machine allows), SandboxStrict (all of it) or SandboxNone.
 type SandboxLevel = sandbox.Level
@@ -93,6 +96,7 @@ type Options struct {
 
 	Wait    time.Duration // for the first handshake; 0: do not
 	Patient bool          // without Wait: start also while endpoints' names do not resolve
+	Engine  string        // one of Engines; empty: the default
 	Sandbox SandboxLevel
 
 	Metrics MetricsAddress // zero: none are served
@@ -133,7 +137,7 @@ func Start(ctx context.Context, c *conf.Config, target *Target, o Options) (*Tun
 	}
 	s, err := supervisor.Launch(ctx, supervisor.Start{Request: tunnel.Request{
 		Conf: text, ConfName: o.ConfName, ConfPath: o.ConfPath, Options: o.plan(target), Root: o.Root, Name: o.Name,
-		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Patient: o.Patient, Sandbox: o.Sandbox, Verbose: o.Verbose,
+		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Patient: o.Patient, Engine: o.Engine, Sandbox: o.Sandbox, Verbose: o.Verbose,
 	}, Service: o.Service, Metrics: o.Metrics, Outside: o.Outside}, o.Stored, o.ExitFile, o.Stderr, say)
 	if err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func attach(ctx context.Context, env *Env, f attachFlags, target, ifname, name s
 	}
 	o := wireguard4netns.Options{
 		Name: f.name, ConfName: c.name, ConfPath: c.path, Root: env.stateRoot(), Configure: f.configure,
-		Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
+		Wait: f.wait, Engine: string(f.engine), Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
 	}
 	if o.IfName, err = c.linkName(ifname); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ type tunnelFlags struct {
 	serviceFlags
 	name    string
 	wait    time.Duration
+	engine  engineName
 	sandbox wireguard4netns.SandboxLevel
 	dryRun  bool
 	verbose bool
@@ -30,10 +32,25 @@ func (f *tunnelFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "`NAME` of the tunnel (default: made of the link's name and a number)")
 	flags.DurationVar(&f.wait, "wait", 0, "wait so long for the first handshake before going on")
 	flags.Lookup("wait").NoOptDefVal = "30s"
+	flags.Var(&f.engine, "engine", "what speaks WireGuard: "+strings.Join(wireguard4netns.Engines, " or "))
 	flags.TextVar(&f.sandbox, "sandbox", f.sandbox, "of the process that holds the keys: auto (all that the machine allows), strict or none")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and touch nothing")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say what was decided and done")
 	f.serviceFlags.add(flags)
+}
+
+// engineName is a flag's value.
+type engineName string
+
+func (e *engineName) String() string { return string(*e) }
+func (e *engineName) Type() string   { return "NAME" }
+
+func (e *engineName) Set(name string) error {
+	if !slices.Contains(wireguard4netns.Engines, name) {
+		return fmt.Errorf("there are %s", strings.Join(wireguard4netns.Engines, " and "))
+	}
+	*e = engineName(name)
+	return nil
 }
 
 type runFlags struct {
@@ -138,7 +155,7 @@ func (env *Env) runOptions(f runFlags, name string) (c *file, o wireguard4netns.
 	}
 	o = wireguard4netns.Options{
 		IfName: ifname, Name: f.name, ConfName: c.name, ConfPath: c.path, Root: env.stateRoot(),
-		Hooks: f.hooks, Expose: f.expose, Wait: f.wait, Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
+		Hooks: f.hooks, Expose: f.expose, Wait: f.wait, Engine: string(f.engine), Sandbox: f.sandbox, Verbose: f.verbose, Say: say,
 		HideDirs: []string{env.stateRoot(), env.configDir()},
 	}
 	if c.path != "" {

@@ -32,8 +32,8 @@ const (
 	Native      = "native"
 )
 
-// engines are the values of Config.Engine.
-var engines = []string{"", WireGuardGo, Native}
+// Names are those of all engines.
+var Names = []string{WireGuardGo, Native}
 
 // Main is the engine process: args are its arguments after Argv0, lines of its
 // log go to stderr. It returns the exit code.
@@ -131,7 +131,7 @@ func parseOptions(args []string) (options, error) {
 	f.TextVar(&o.sandbox, "sandbox", sandbox.Auto, "")
 	f.StringVar(&o.noNamespaces, "no-namespaces", "", "")
 	err := f.Parse(args)
-	if err == nil && (f.NArg() > 0 || o.mtu <= 0 || !slices.Contains(engines, o.engine)) {
+	if err == nil && (f.NArg() > 0 || o.mtu <= 0 || o.engine != "" && !slices.Contains(Names, o.engine)) {
 		err = errors.New(strings.Join(args, " "))
 	}
 	if err != nil {

@@ -47,6 +47,7 @@ type Request struct {
 
 	Wait    time.Duration // for the first handshake; 0: do not
 	Patient bool          // without Wait: endpoints' names need not resolve yet
+	Engine  string        // which one; empty: the default
 	Sandbox sandbox.Level
 	Verbose bool
 }
@@ -243,7 +244,7 @@ func (t *Tunnel) device(r Request, p *plan.Plan) (err error) {
 func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error) {
 	t.Engine, err = engine.Open(ctx, engine.Config{
 		IfName: p.Link.Name, MTU: p.Link.MTU, TUN: t.TUN,
-		Sandbox: r.Sandbox, Verbose: r.Verbose, Log: t.log.Line,
+		Engine: r.Engine, Sandbox: r.Sandbox, Verbose: r.Verbose, Log: t.log.Line,
 	})
 	if err != nil {
 		return err
