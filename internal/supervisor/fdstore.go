@@ -15,10 +15,17 @@ import (
 // live on while a supervisor that was killed is started anew. What is kept holds no
 // keys: they are read from the file again.
 
-// store gives the manager what the next supervisor can go on from.
-func store(m service.Manager, t *tunnel.Tunnel) error {
+// store gives the manager what the next supervisor can go on from. Of what it kept
+// of another tunnel it lets go: it would keep both, by the same names.
+func store(start Start, t *tunnel.Tunnel) error {
+	m := start.Service
 	if m.Socket == "" {
 		return nil
+	}
+	if taken := start.Kept != nil && start.Kept.TUN == t.TUN; !taken && len(start.Stored) > 0 {
+		if err := unstore(m); err != nil {
+			return err
+		}
 	}
 	files, err := t.Keep()
 	if err != nil {

@@ -103,7 +103,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 		a.end()
 		return errors.Join(err, t.Close())
 	}
-	if err := store(start.Service, t); err != nil {
+	if err := store(start, t); err != nil {
 		t.Log(err.Error()) // it stands all the same
 	}
 	if start.Target == nil {

@@ -24,6 +24,7 @@ type fdStore struct {
 	mu      sync.Mutex
 	files   map[string]*os.File
 	main    string // MAINPID
+	removed int    // how often something was to be let go of
 }
 
 func newFDStore(t *testing.T) *fdStore {
@@ -68,6 +69,9 @@ func (s *fdStore) read(text string, rights []byte) {
 		}
 	case said["FDSTOREREMOVE"] == "1":
 		s.set(said["FDNAME"], nil)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.removed++
 	case said["MAINPID"] != "":
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -88,6 +92,12 @@ func (s *fdStore) set(name string, f *os.File) {
 	if f != nil {
 		s.files[name] = f
 	}
+}
+
+func (s *fdStore) count() (kept, removed int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.files), s.removed
 }
 
 func (s *fdStore) names() []string {
@@ -207,5 +217,12 @@ func TestFDStoreOfAnother(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String()), " 0% packet loss")
+	// systemd keeps what has the same name beside each other.
+	nstest.Eventually(t, waiting, func() error {
+		if kept, removed := store.count(); kept < 6 || removed < 7 {
+			return fmt.Errorf("%d descriptors are kept, %d were let go of", kept, removed)
+		}
+		return nil
+	})
 	w.mustRun(t, "down", "home")
 }
