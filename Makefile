@@ -3,6 +3,7 @@
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    = 30s
+SOAKTIME    = 10m
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o wireguard4netns ./cmd/wireguard4netns
@@ -25,8 +26,14 @@ bench:
 idle:
 	test/run -tags bench -run '^TestIdle$$' -count=1 -v ./test/bench
 
+scale:
+	test/run -tags bench -run '^TestScale$$' -count=1 -timeout 20m -v ./test/bench
+
+soak:
+	test/run -run '^TestSoak$$' -count=1 -timeout 60m -v ./test/e2e -args -soak $(SOAKTIME)
+
 docs:
 	rm -f docs/man/*.1
 	go run ./docs/man docs/man
 
-.PHONY: build test lint fuzz bench idle docs
+.PHONY: build test lint fuzz bench idle scale soak docs
