@@ -20,16 +20,17 @@ const module = "wireguard4netns"
 
 // only says which packages may import something; "" is the root package.
 var only = map[string][]string{
-	"unsafe":                            {"internal/sys"},
-	"C":                                 {},
-	"golang.zx2c4.com/wireguard/device": {"internal/engine/wggo"},
-	"golang.zx2c4.com/wireguard/tun":    {"internal/engine/wggo"},
-	"golang.zx2c4.com/wireguard/conn":   {"internal/engine/wggo"},
-	"github.com/spf13/cobra":            {"internal/cli"},
-	"github.com/elastic/go-seccomp-bpf": {"internal/sandbox"},
-	module + "/internal/cli":            {"cmd/wireguard4netns"},
-	module + "/internal/supervisor":     {"", "internal/waiter", "internal/cli"},
-	module + "/internal/tunnel":         {"", "internal/supervisor", "internal/cli"},
+	"unsafe":                               {"internal/sys"},
+	"C":                                    {},
+	"golang.zx2c4.com/wireguard/device":    {"internal/engine/wggo"},
+	"golang.zx2c4.com/wireguard/tun":       {"internal/engine/wggo"},
+	"golang.zx2c4.com/wireguard/conn":      {"internal/engine/wggo"},
+	"github.com/spf13/cobra":               {"internal/cli"},
+	"github.com/elastic/go-seccomp-bpf":    {"internal/sandbox"},
+	module + "/internal/cli":               {"cmd/wireguard4netns"},
+	module + "/internal/supervisor":        {"", "internal/waiter", "internal/cli"},
+	module + "/internal/tunnel":            {"", "internal/supervisor", "internal/cli"},
+	module + "/internal/engine/enginetest": {}, // for tests
 }
 
 // imports says what of ours a package may import; one not named here may import
