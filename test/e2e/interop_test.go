@@ -94,7 +94,12 @@ func (w *world) checkCalls(t *testing.T, traffic func(conf string)) {
 // TestKernel: the other end is the Linux kernel's WireGuard.
 func TestKernel(t *testing.T) {
 	t.Parallel()
-	w := newLinkedHosts(t)
+	newLinkedHosts(t).checkKernel(t)
+}
+
+// checkKernel has the machine exchange calls and data with a kernel.
+func (w *world) checkKernel(t *testing.T) {
+	t.Helper()
 	w.peer = nstest.StartKernelPeer(t, w.internet)
 	// Random text to fetch, and who sends some gets its checksum back.
 	sum := strings.Fields(w.peer.Run(t, `head -c 1000000 /dev/urandom | base64 >/www/data
