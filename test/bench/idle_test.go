@@ -62,7 +62,8 @@ func switches(t *testing.T, h *nstest.Host) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
 	for _, p := range h.Processes() {
-		name, _, _ := strings.Cut(filepath.Base(p.Command), " ")
+		name, _, _ := strings.Cut(p.Command, " ")
+		name = filepath.Base(name)
 		if !strings.HasPrefix(name, "wireguard4netns-") {
 			continue
 		}
