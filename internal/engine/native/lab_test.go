@@ -44,15 +44,19 @@ type datagram struct {
 
 // newNode makes the n-th node of a network. Its goroutines end with ctx.
 func newNode(ctx context.Context, net map[netip.AddrPort]*node, n byte) *node {
-	seed := bytes.Repeat([]byte{n}, keySize)
+	return newNodeAt(ctx, net, bytes.Repeat([]byte{n}, keySize), int(n))
+}
+
+// newNodeAt makes one with another key.
+func newNodeAt(ctx context.Context, net map[netip.AddrPort]*node, seed []byte, n int) *node {
 	key, err := ecdh.X25519().NewPrivateKey(seed)
 	if err != nil {
 		panic(err)
 	}
 	node := &node{
 		key: key, net: net, inbox: make(chan datagram, 1000),
-		at:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, n}), 51820),
-		addr: netip.AddrFrom4([4]byte{10, 0, 0, n}),
+		at:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2 + byte(n>>8), byte(n)}), 51820),
+		addr: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}),
 	}
 	node.device = newDevice(node, Options{MTU: 1420, Verbose: true, Log: node.keepLine})
 	node.in = &inbound{device: node.device, coalescer: coalescer{sink: node, off: true}}

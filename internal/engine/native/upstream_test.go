@@ -3,6 +3,7 @@ package native
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -37,6 +38,9 @@ func (b *memoryBind) Open(uint16) ([]conn.ReceiveFunc, uint16, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	closed := make(chan struct{})
+	if b.closed != nil {
+		return nil, 0, conn.ErrBindAlreadyOpen
+	}
 	b.closed = closed
 	receive := func(packets [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
 		select {
@@ -45,7 +49,7 @@ func (b *memoryBind) Open(uint16) ([]conn.ReceiveFunc, uint16, error) {
 			eps[0] = memoryEndpoint(d.from.addrPort())
 			return 1, nil
 		case <-closed:
-			return 0, fmt.Errorf("closed")
+			return 0, net.ErrClosed
 		}
 	}
 	return []conn.ReceiveFunc{receive}, b.node.at.Port(), nil
@@ -90,11 +94,11 @@ func TestUpstream(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			net := make(map[netip.AddrPort]*node)
-			ours := newNode(ctx, net, 1)
+			hosts := make(map[netip.AddrPort]*node)
+			ours := newNode(ctx, hosts, 1)
 			stopped, stop := context.WithCancel(t.Context())
 			stop() // upstream reads its inbox
-			its := newNode(stopped, net, 2)
+			its := newNode(stopped, hosts, 2)
 			psk := uapi.Secret{3}
 			p := ours.knows(its, psk, weBegin)
 			defer ours.remove(p)
