@@ -12,13 +12,16 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,11 +37,18 @@ var (
 var errRemoved = errors.New("removed meanwhile")
 
 const (
-	lockFile = "lock"
+	lockFile = "lock" // sticky: systemd-tmpfiles(8) removes no such file, however old
 	hidden   = "."
 )
 
 var nameRule = regexp.MustCompile(`^[a-zA-Z0-9_=+-][a-zA-Z0-9_=+.-]{0,63}$`)
+
+// IsName tells whether a tunnel can have this name.
+func IsName(name string) bool { return nameRule.MatchString(name) }
+
+// Owner returns the number of the process that made the tunnel called name, for
+// people.
+func Owner(root, name string) string { return owner(filepath.Join(root, name)) }
 
 // A Dir is the directory of one tunnel, claimed by this process.
 type Dir struct {
@@ -67,7 +77,7 @@ func Claim(root, name string) (_ *Dir, err error) {
 		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
 	}
 	for _, taken := range []string{name, hidden + name} {
-		if _, err := os.Lstat(filepath.Join(root, taken)); err == nil {
+		if _, err := os.Lstat(filepath.Join(root, taken)); err == nil && !awaitEnd(filepath.Join(root, taken)) {
 			return nil, fmt.Errorf("claim tunnel %s: %w: process %s has it", name, ErrInUse, owner(filepath.Join(root, taken)))
 		}
 	}
@@ -96,7 +106,7 @@ func (d *Dir) make() error {
 	if err := os.Mkdir(d.Path(), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(d.Path(), lockFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(d.Path(), lockFile), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600|os.ModeSticky)
 	if err != nil {
 		return err
 	}
@@ -109,6 +119,51 @@ func (d *Dir) make() error {
 	_, err = fmt.Fprintln(f, os.Getpid())
 	return err
 }
+
+// A supervisor that was killed a moment ago is waited for: soonTime until it has
+// begun to end, and endTime for the kernel, which takes its time to remove a link.
+const (
+	soonTime = 50 * time.Millisecond
+	endTime  = 2 * time.Second
+)
+
+// awaitEnd takes away the directory of a supervisor that is about to be gone, and
+// tells whether it was one.
+func awaitEnd(path string) bool {
+	pid, err := strconv.Atoi(owner(path))
+	if err != nil {
+		return false
+	}
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		defer unix.Close(fd)
+		wait := func(d time.Duration) {
+			unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(d.Milliseconds()))
+		}
+		if wait(soonTime); !ending(pid) {
+			return false
+		}
+		wait(endTime)
+	}
+	return abandoned(path) && errors.Join(removeOutside(path), os.RemoveAll(path)) == nil
+}
+
+// ending tells whether a process has begun to exit (PF_EXITING, linux/sched.h) or has
+// ended: its descriptors may be open a little longer.
+func ending(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return true
+	}
+	// After the name, which may hold anything: state, and six fields on the flags.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 7 {
+		return true
+	}
+	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	return fields[0] == "Z" || fields[0] == "X" || flags&pfExiting != 0
+}
+
+const pfExiting = 0x4
 
 // Name returns the name of the tunnel.
 func (d *Dir) Name() string { return d.name }
@@ -286,6 +341,20 @@ func removeOutside(path string) error {
 	return errors.Join(errs...)
 }
 
+// listening tells whether there is a socket in a directory that is not silent.
+func listening(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	for _, e := range entries {
+		if e.Type() == fs.ModeSocket && !silent(filepath.Join(dir, e.Name())) {
+			return true
+		}
+	}
+	return false
+}
+
 // silent tells whether path is a socket on which nobody listens.
 func silent(path string) bool {
 	// Of another file connect(2) says the same.
@@ -309,11 +378,15 @@ func owner(path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// abandoned tells whether no process holds the lock in a tunnel's directory.
+// abandoned tells whether no process holds the lock in a tunnel's directory. Where
+// somebody has removed the lock, a socket on which a process listens says the same.
 func abandoned(path string) bool {
 	f, err := os.Open(filepath.Join(path, lockFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return !listening(path)
+	}
 	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
+		return false
 	}
 	defer f.Close()
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func claim(t *testing.T, root, name string) *Dir {
@@ -207,6 +210,51 @@ func TestKilledOwner(t *testing.T) {
 	}
 	if err := RemoveStale(t.TempDir() + "/none"); err != nil {
 		t.Errorf("no root: %v", err)
+	}
+}
+
+// A process that is killed this very moment does not keep its name.
+func TestDyingOwner(t *testing.T) {
+	if root := os.Getenv("STATE_TEST_DYING"); root != "" {
+		if err := claim(t, root, "home").Publish(); err != nil {
+			t.Fatal(err)
+		}
+		// What takes the kernel time to let go of.
+		if _, err := unix.Mmap(-1, 0, 256<<20, unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_POPULATE); err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("claimed\n")
+		select {}
+	}
+	t.Parallel()
+	root := t.TempDir() + "/w4n"
+	for range 10 {
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestDyingOwner$")
+		cmd.Env = append(os.Environ(), "STATE_TEST_DYING="+root)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Claim(root, "home"); !errors.Is(err, ErrInUse) {
+			t.Errorf("of a process that lives: %v", err)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Claim(root, "home")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Remove(); err != nil {
+			t.Error(err)
+		}
+		cmd.Wait()
 	}
 }
 
