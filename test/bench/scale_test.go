@@ -192,7 +192,7 @@ func (r *table) observe(t *testing.T, h *nstest.Host, state string) {
 			t.Errorf("%s: %v processes in the role %s", state, after.count[role], role)
 		}
 		r.add(fmt.Sprintf("%s: CPU of all in a minute, s: %s", state, role), after.cpu[role]-before.cpu[role])
-		r.add(fmt.Sprintf("%s: wakeups in a minute, each: %s", state, role), (after.switches[role]-before.switches[role])/n)
+		r.add(fmt.Sprintf("%s: context switches in a minute, each: %s", state, role), (after.switches[role]-before.switches[role])/n)
 		r.add(fmt.Sprintf("%s: PSS, each, MiB: %s", state, role), after.pss[role]/n)
 		cpu += after.cpu[role] - before.cpu[role]
 		pss += after.pss[role] / n
