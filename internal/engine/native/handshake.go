@@ -67,16 +67,18 @@ func (p *peer) initiate(now time.Duration) {
 	}
 	p.handshake, p.index = state, index
 	p.macs.add(message, now)
-	p.device.verbose("%v - sending handshake initiation", p)
-	p.sendMessage(message, to, now)
+	p.sendMessage("handshake initiation", message, to, now)
 	p.timers.arm(retransmit, now+rekeyTimeout+jitter())
 }
 
 // sendMessage sends a handshake message; mu is held.
-func (p *peer) sendMessage(message []byte, to *endpoint, now time.Duration) {
+func (p *peer) sendMessage(name string, message []byte, to *endpoint, now time.Duration) {
+	p.device.verbose("%v - sending %s", p, name)
 	p.noteAnySent(now)
 	p.sent.Add(uint64(len(message)))
-	p.device.aside.post(p, to, message)
+	if err := p.device.aside.post(p, to, message); err != nil {
+		p.device.log("%v - send %s: %v", p, name, err)
+	}
 }
 
 // answer responds to an initiation that was understood. One of ours that is on
@@ -118,8 +120,7 @@ func (p *peer) answer(c *call, from *endpoint, now time.Duration) {
 
 	p.initiated = now
 	p.macs.add(message, now)
-	p.device.verbose("%v - sending handshake response", p)
-	p.sendMessage(message, from, now)
+	p.sendMessage("handshake response", message, from, now)
 }
 
 // complete takes the response to our initiation.

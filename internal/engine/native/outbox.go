@@ -72,7 +72,9 @@ func (o *outbox) flush(now time.Duration) {
 		return
 	}
 	p := o.keypair.peer
-	o.post(p, o.to, o.buffer[:o.used], o.segment)
+	if err := o.post(p, o.to, o.buffer[:o.used], o.segment); err != nil {
+		p.device.verbose("%v - send packets: %v", p, err)
+	}
 	p.noteSent(o.used, o.data, now)
 	o.keypair, o.to = nil, nil
 	o.used, o.count, o.short, o.data = 0, 0, false, false
@@ -80,15 +82,13 @@ func (o *outbox) flush(now time.Duration) {
 
 // post sends a run of messages that are sealed already to p. If that fails, the
 // source may be an address that the host has no more: then any will do.
-func (o *outbox) post(p *peer, to *endpoint, run []byte, segment int) {
+func (o *outbox) post(p *peer, to *endpoint, run []byte, segment int) error {
 	err := o.wire.send(&o.sender, to, run, segment)
 	if err != nil && to.sticky {
 		p.endpoint.CompareAndSwap(to, to.unstuck())
 		err = o.wire.send(&o.sender, to.unstuck(), run, segment)
 	}
-	if err != nil {
-		p.device.verbose("%v - send: %v", p, err)
-	}
+	return err
 }
 
 // paddedSize is that of a packet rounded up to a multiple of 16, but not above
@@ -123,10 +123,10 @@ func (a *aside) sendAll(kp *keypair, packets [][]byte, now time.Duration) {
 }
 
 // post sends one message that is sealed already.
-func (a *aside) post(p *peer, to *endpoint, message []byte) {
+func (a *aside) post(p *peer, to *endpoint, message []byte) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.box.post(p, to, message, len(message))
+	return a.box.post(p, to, message, len(message))
 }
 
 // reply answers a message of nobody in particular.

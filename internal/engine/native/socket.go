@@ -98,6 +98,7 @@ func (s *socket) send(m *sender, to *endpoint, run []byte, segment int) error {
 		case errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINVAL):
 			// A datagram is larger than the path's MTU: the kernel cuts it into
 			// fragments, but not segments.
+			s.narrow()
 		default:
 			return err
 		}

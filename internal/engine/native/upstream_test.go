@@ -120,26 +120,30 @@ func TestUpstream(t *testing.T) {
 			}
 
 			fromUs, fromIt := testPacket(ours.addr, its.addr, "from us"), testPacket(its.addr, ours.addr, "from it")
-			send := []func(){
-				func() { ours.say(its, "from us") },
-				func() { link.Outbound <- fromIt },
+			ways := []func(){
+				func() {
+					ours.say(its, "from us")
+					select {
+					case got := <-link.Inbound:
+						if !slices.Equal(got, fromUs) {
+							t.Errorf("it has %x, want %x", got, fromUs)
+						}
+					case <-time.After(10 * time.Second):
+						t.Fatal("it hears nothing")
+					}
+				},
+				func() {
+					link.Outbound <- fromIt
+					eventually(t, func() bool { return slices.Equal(ours.heard(), []string{"from it"}) })
+				},
 			}
 			if !weBegin {
-				slices.Reverse(send)
+				slices.Reverse(ways)
 			}
 			for range 2 {
-				for _, one := range send {
-					one()
+				for _, way := range ways {
+					way()
 				}
-				select {
-				case got := <-link.Inbound:
-					if !slices.Equal(got, fromUs) {
-						t.Errorf("it has %x, want %x", got, fromUs)
-					}
-				case <-time.After(10 * time.Second):
-					t.Fatal("it hears nothing")
-				}
-				eventually(t, func() bool { return slices.Equal(ours.heard(), []string{"from it"}) })
 			}
 		})
 	}
