@@ -63,6 +63,9 @@ func newNodeAt(ctx context.Context, net map[netip.AddrPort]*node, seed []byte, n
 	node.out = &outbound{device: node.device, link: &link{}, box: &outbox{wire: node, mtu: node.mtu}}
 	node.setIdentity(uapi.Secret(seed))
 	net[node.at] = node
+	if ctx.Err() != nil {
+		return node // an address, and keys
+	}
 	go node.answerer.run(ctx)
 	go func() {
 		for {

@@ -237,6 +237,7 @@ func FuzzMessage(f *testing.F) {
 	}
 	kp := a.lookup(b.public()).current.Load()
 	f.Fuzz(func(t *testing.T, message []byte, coded bool) {
+		message = bytes.Clone(message) // it is b's when it is sent
 		if coded && len(message) >= overhead {
 			switch kindOf(message) {
 			case typeInitiation, typeResponse:
