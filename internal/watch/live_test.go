@@ -91,7 +91,9 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 			},
 		})
 	})
-	var resumed, left time.Time // left: the first endpoint
+	// A handshake since then ends it: since the machine woke, or the first endpoint
+	// was left, which is not the answer.
+	var since time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,9 +101,9 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 		case <-looked:
 		case <-time.After(20 * time.Millisecond):
 		}
-		if _, err := os.Stat(in.Ready); in.Suspend && resumed.IsZero() && err == nil {
+		if _, err := os.Stat(in.Ready); in.Suspend && since.IsZero() && err == nil {
 			mu.Lock()
-			slept, resumed = slept+time.Hour, time.Now()
+			slept, since = slept+time.Hour, time.Now()
 			mu.Unlock()
 			jumps <- struct{}{}
 		}
@@ -109,11 +111,11 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 		if err != nil {
 			return out, err
 		}
-		if left.IsZero() && p.Endpoint != in.Endpoint {
-			left = time.Now()
+		if !in.Suspend && since.IsZero() && p.Endpoint != in.Endpoint {
+			since = time.Now()
 		}
-		if p.Endpoint == in.Until && p.LastHandshake.After(left) && (!in.Suspend || p.LastHandshake.After(resumed)) {
-			out.Took = time.Since(resumed)
+		if p.Endpoint == in.Until && p.LastHandshake.After(since) {
+			out.Took = time.Since(since)
 			end()
 			running.Wait()
 			return out, nil
