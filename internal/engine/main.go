@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,6 +62,9 @@ func run(args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// Whose rules are in a file, which nobody may open any more when the first
+	// time is printed: wireguard-go does so when a handshake is replayed.
+	time.Local = time.UTC
 	log := func(line string) { fmt.Fprintln(stderr, line) }
 	trouble := func() { log(troubleLine) }
 	seal := func() error {
