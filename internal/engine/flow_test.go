@@ -29,7 +29,11 @@ func runRole(args []string) {
 	case roleSend:
 		err = sendRole(args[1], args[2])
 	default:
-		return
+		role, ok := suiteRoles[args[0]]
+		if !ok {
+			return
+		}
+		err = role(args[1:])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

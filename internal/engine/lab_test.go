@@ -48,6 +48,7 @@ type site struct {
 	addr   netip.Addr
 	key    *ecdh.PrivateKey
 	psk    uapi.Secret
+	kills  int // deaths of the engine's process that the suite has seen to
 
 	mu    sync.Mutex
 	lines []string
