@@ -249,7 +249,6 @@ func (s *soak) shuffled() []event {
 // long one did not.
 func (s *soak) happen(t *testing.T, e event, flows []*flow) {
 	t.Helper()
-	t.Logf("%s", e.name)
 	defer func() {
 		if t.Failed() {
 			s.explain(t)
@@ -259,9 +258,13 @@ func (s *soak) happen(t *testing.T, e event, flows []*flow) {
 	e.do(s, t)
 	s.await(t, flows, begin)
 	var stall time.Duration
+	text := ""
 	for _, f := range flows {
-		stall = max(stall, f.stall(begin))
+		one := f.stall(begin)
+		text += fmt.Sprintf("; %s stalled for %v", f.name, one.Round(time.Millisecond))
+		stall = max(stall, one)
 	}
+	t.Logf("%s (path %d): over after %v%s", e.name, pathMTUs[s.narrow], time.Since(begin).Round(time.Millisecond), text)
 	s.longest[e.name] = append(s.longest[e.name], stall)
 	if t.Failed() {
 		t.Fatalf("after: %s", e.name)
