@@ -115,7 +115,9 @@ func TestUpstream(t *testing.T) {
 			if err := upstream.IpcSet(conf); err != nil {
 				t.Fatal(err)
 			}
-			// Its link says by itself that it is up.
+			if err := upstream.Up(); err != nil {
+				t.Fatal(err)
+			}
 
 			fromUs, fromIt := testPacket(ours.addr, its.addr, "from us"), testPacket(its.addr, ours.addr, "from it")
 			ways := []func(){
