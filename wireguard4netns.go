@@ -197,7 +197,7 @@ func (t *Tunnel) Attend() error {
 }
 
 // Detach leaves the tunnel to itself: it lives as long as what it serves.
-func (t *Tunnel) Detach() error { return t.s.Detach() }
+func (t *Tunnel) Detach() error { return t.s.Detach(t.say) }
 
 // Wait blocks until the tunnel is over, and ends it when ctx ends.
 func (t *Tunnel) Wait(ctx context.Context) error { return t.s.Wait(ctx, t.say) }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns"
@@ -18,6 +19,28 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return &usageError{err: fmt.Errorf("%s: unexpected argument %q", cmd.Name(), args[0]), hint: "usage: " + cmd.UseLine()}
+}
+
+// optional refuses more arguments than those.
+func optional(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= len(names) {
+			return nil
+		}
+		return usage(names...)(cmd, args)
+	}
+}
+
+// flagError says of a flag's value what it is to be, in the place of how Go says it.
+func flagError(cmd *cobra.Command, err error) error {
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		want := map[string]string{"bool": "true or false", "int": "a number", "duration": "a time such as 10s"}[invalid.GetFlag().Value.Type()]
+		if want != "" {
+			err = fmt.Errorf("--%s %q: not %s", invalid.GetFlag().Name, invalid.GetValue(), want)
+		}
+	}
+	return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 }
 
 // checkWait refuses a time that was before the start.

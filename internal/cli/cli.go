@@ -106,9 +106,7 @@ which is short for "attach --detach" with the UAPI socket at DIR/INTERFACE.sock.
 	root.Flags().StringVar(&legacy.tmpdir, "tmpdir", ".", "with NS_PID INTERFACE CONF: `DIR` of the UAPI socket")
 	root.SuggestionsMinimumDistance = 1
 	root.CompletionOptions.HiddenDefaultCmd = false
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
-	})
+	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newRun(env), newUp(env), newExec(env), newEnv(env), newReload(env), newDown(env), newList(env), newStatus(env), newMonitor(env), newShow(env), newShowConf(env), newLogs(env), newAttach(env), newDemo(env), newDoctor(env), newVersion())
 	root.AddCommand(append(newConfs(env), newSet(env))...)
 	root.AddCommand(append(newDemoRoles(env), newDoctorRole(env))...)
@@ -182,7 +180,7 @@ func interruptible(ctx context.Context) (_ context.Context, stop func()) {
 
 // sayTo returns a function that prints warnings and progress.
 func (env *Env) sayTo() func(string) {
-	return func(line string) { fmt.Fprintf(env.Stderr, "wireguard4netns: %s\n", line) }
+	return func(line string) { fmt.Fprintf(env.Stderr, "wireguard4netns: %s\n", oneLine(line)) }
 }
 
 // get returns a variable of the environment.

@@ -40,13 +40,16 @@ var hints = []struct {
 	{supervisor.ErrNotHeld, "end the program, and start it again with this version"},
 	{supervisor.ErrFormat, "down and up again; what is inside loses its connections"},
 	{supervisor.ErrDied, "was it killed? dmesg tells of a lack of memory; ulimit -u bounds it too"},
+	{supervisor.ErrNoControl, "kill ends that process, and with it the tunnel"},
+	{supervisor.ErrEnding, "wait for that"},
 	{syscall.EADDRINUSE, "another program listens at that path or port"},
 	{syscall.EEXIST, "a file is at that path: choose another, or remove it"},
 	{syscall.EMFILE, "raise the limit of open files: ulimit -n 64"},
 	{syscall.EAGAIN, "the limit of processes is reached: ulimit -u"},
 	{syscall.EISDIR, "give the file, not its directory"},
 	{fs.ErrNotExist, "is the path right? ls tells"},
-	{fs.ErrPermission, "ls -l tells whose it is; wireguard4netns doctor says what this machine forbids"},
+	{errKeyNotFile, "write it to a file that only you may read, and name that"},
+	{fs.ErrPermission, "ls -l tells whose it is (a port below 1024 is root's); wireguard4netns doctor says what this machine forbids"},
 }
 
 // hint returns what to do about err, or nothing.
@@ -75,7 +78,10 @@ func hint(err error) string {
 func what(err error) string {
 	var c *conf.Error
 	if errors.As(err, &c) {
-		return c.What()
+		return oneLine(c.What())
 	}
-	return strings.ReplaceAll(err.Error(), "\n", "; ")
+	return oneLine(err.Error())
 }
+
+// oneLine writes several errors, or the name of a file with a line end, in one line.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }

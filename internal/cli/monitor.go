@@ -51,12 +51,7 @@ the interval is 0. No column but the last has spaces. For programs there is
 NO_COLOR turns colours off; a locale without UTF-8 gets nothing but ASCII.`,
 		Example: `  wireguard4netns monitor --once
   wireguard4netns top --once --interval 0 home`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			return usage("NAME")(cmd, args)
-		},
+		Args: optional("NAME"),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
@@ -64,7 +59,7 @@ NO_COLOR turns colours off; a locale without UTF-8 gets nothing but ASCII.`,
 			return env.completeTunnels(cmd, args, typed)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return env.monitor(cmd.Context(), f, strings.Join(args, ""))
+			return env.monitor(cmd.Context(), f, args)
 		},
 	}
 	cmd.Flags().BoolVar(&f.once, "once", false, "print a table and end")
@@ -72,26 +67,27 @@ NO_COLOR turns colours off; a locale without UTF-8 gets nothing but ASCII.`,
 	return cmd
 }
 
-func (env *Env) monitor(ctx context.Context, f monitorFlags, name string) error {
-	if name != "" {
+func (env *Env) monitor(ctx context.Context, f monitorFlags, args []string) error {
+	name := strings.Join(args, "")
+	if len(args) > 0 {
 		t, err := wireguard4netns.Open(env.stateRoot(), name)
 		if err != nil {
 			return err
 		}
 		t.Detach()
 	}
-	if !f.once && !env.drawable() {
-		env.sayTo()("the output is not a terminal that can be drawn on: one table, as with --once")
-		f.once = true
-	}
-	if f.interval < leastInterval && (f.interval != 0 || !f.once) {
+	once := f.once || !env.drawable()
+	if f.interval < leastInterval && (f.interval != 0 || !once) {
 		return &usageError{err: fmt.Errorf("--interval %v is too short", f.interval), hint: fmt.Sprintf("the least is %v, or 0 with --once: no rates", leastInterval)}
+	}
+	if once && !f.once {
+		env.sayTo()("the output is not a terminal that can be drawn on: one table, as with --once")
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	s := newSampler(env.stateRoot())
 	defer s.close()
-	if f.once {
+	if once {
 		return env.monitorOnce(ctx, s, f.interval, name)
 	}
 	return env.monitorLive(ctx, s, f.interval, name)

@@ -22,8 +22,8 @@ the start.`,
 		Example: `  wireguard4netns reload home
   wireguard4netns reload home provider.conf`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 2 {
-				return nil
+			if len(args) > 1 {
+				return optional("NAME", "CONF")(cmd, args)
 			}
 			return usage("NAME")(cmd, args)
 		},

@@ -43,7 +43,11 @@ other peers are not disturbed.` + leftAsIs,
 				Resolve:  func(e conf.Endpoint) (netip.AddrPort, error) { return resolve(cmd.Context(), e) },
 			})
 			if err != nil {
-				return fmt.Errorf("set %s: %w", args[0], err)
+				err = fmt.Errorf("set %s: %w", args[0], err)
+				if hint(err) == "" {
+					err = &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help, and wg(8)"}
+				}
+				return err
 			}
 			return env.withEngine(args[0], func(c *uapi.Conn) error { return c.Set(cmd.Context(), u.Body()) })
 		},
@@ -52,10 +56,15 @@ other peers are not disturbed.` + leftAsIs,
 	return cmd
 }
 
+var errKeyNotFile = errors.New("that is a key, not a file with one: all users see arguments")
+
 // readKeyFile reads no more than a key could be: FILE may be a device.
 func readKeyFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
+		if _, bad := conf.ParsePrivateKey(path); bad == nil {
+			return nil, errKeyNotFile
+		}
 		return nil, err
 	}
 	defer f.Close()

@@ -30,7 +30,7 @@ terminals; WG_COLOR_MODE=always|never and NO_COLOR change that.`,
 		Example: `  wireguard4netns show home
   wireguard4netns show home latest-handshakes
   wireguard4netns show all dump`,
-		Args: cobra.MaximumNArgs(2),
+		Args: optional("NAME", "FIELD"),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return wg.Fields, cobra.ShellCompDirectiveNoFileComp

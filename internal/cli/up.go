@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -62,6 +63,10 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 	if f.dryRun {
 		return wireguard4netns.DryRun(ctx, env.Stdout, c.config, nil, o)
 	}
+	stored, err := service.Stored(env.get, os.Getpid())
+	if err != nil {
+		o.Say(err.Error()) // the tunnel is made anew
+	}
 	if err := closeOnExec(); err != nil {
 		return err
 	}
@@ -75,7 +80,7 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 		}
 	}
 	o.Service = service.FromEnvironment(env.get, os.Getpid())
-	o.Stored = service.Stored(env.get, os.Getpid())
+	o.Stored = stored
 	t, err := start(ctx, env, c, nil, o)
 	if err != nil {
 		return err
@@ -129,21 +134,19 @@ network from then on.`,
 
 // down ends tunnels, all at the same time, and says of each what went wrong.
 func down(env *Env, names []string) error {
-	errs := make(chan error, len(names))
-	for _, name := range names {
-		go func() {
+	errs := make([]error, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() {
 			t, err := wireguard4netns.Open(env.stateRoot(), name)
 			if err == nil {
 				err = t.Down(env.sayTo())
 			}
-			errs <- err
-		}()
+			errs[i] = err
+		})
 	}
-	var all []error
-	for range names {
-		all = append(all, <-errs)
-	}
-	return errors.Join(all...)
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 func newExec(env *Env) *cobra.Command {

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -12,6 +13,11 @@ import (
 
 // ErrAddress: anybody could read it there, or it is no address.
 var ErrAddress = errors.New("neither unix:PATH nor a loopback address and a port")
+
+// A socket's address holds 108 bytes (unix(7)), /proc/self/fd/N/ among them.
+const maxName = 80
+
+var errLongName = fmt.Errorf("the socket's name is longer than %d bytes", maxName)
 
 // Address is where metrics are served: of the path and the port, one is there.
 type Address struct {
@@ -24,6 +30,9 @@ func ParseAddress(s string) (Address, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		if path == "" || strings.HasSuffix(path, "/") {
 			return Address{}, ErrAddress
+		}
+		if len(filepath.Base(path)) > maxName {
+			return Address{}, errLongName
 		}
 		path, err := filepath.Abs(path)
 		return Address{Path: path}, err

@@ -41,20 +41,34 @@ func FromEnvironment(get func(name string) string, pid int) Manager {
 
 // Stored returns the descriptors that the manager kept for the service and gives to
 // its next process pid, by their names (sd_listen_fds_with_names(3)). They are the
-// caller's, and not inherited further.
-func Stored(get func(name string) string, pid int) map[string]*os.File {
+// caller's, and not inherited further. It is to be called before anything else has
+// descriptors marked close-on-exec, or not: by that those of the manager are told from
+// those that the Go runtime has opened. An error is that the manager has promised
+// others than there are.
+func Stored(get func(name string) string, pid int) (map[string]*os.File, error) {
 	n, err := strconv.Atoi(get("LISTEN_FDS"))
-	if err != nil || n <= 0 || n > maxStored || get("LISTEN_PID") != strconv.Itoa(pid) {
-		return nil
+	if err != nil || n <= 0 || get("LISTEN_PID") != strconv.Itoa(pid) {
+		return nil, nil
 	}
-	files := map[string]*os.File{}
-	for i, name := range strings.Split(get("LISTEN_FDNAMES"), ":") {
-		if fd := firstStored + i; i < n {
-			unix.CloseOnExec(fd)
-			files[name] = os.NewFile(uintptr(fd), name)
+	names := strings.Split(get("LISTEN_FDNAMES"), ":")
+	if n > maxStored || len(names) != n {
+		return nil, fmt.Errorf("take what the service manager kept: %d descriptors, %d names", n, len(names))
+	}
+	for i, name := range names {
+		flags, err := unix.FcntlInt(uintptr(firstStored+i), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return nil, fmt.Errorf("take what the service manager kept: descriptor %d (%s) is not open", firstStored+i, name)
 		}
 	}
-	return files
+	files := map[string]*os.File{}
+	for i, name := range names {
+		unix.CloseOnExec(firstStored + i)
+		if files[name] != nil {
+			files[name].Close()
+		}
+		files[name] = os.NewFile(uintptr(firstStored+i), name)
+	}
+	return files, nil
 }
 
 const (
@@ -94,7 +108,7 @@ func (m Manager) Send(files []*os.File, lines ...string) error {
 		return nil
 	}
 	if err := m.send(files, strings.Join(lines, "\n")); err != nil {
-		return fmt.Errorf("tell the service manager: %w", err)
+		return fmt.Errorf("tell the service manager at %s: %w", m.Socket, err)
 	}
 	return nil
 }

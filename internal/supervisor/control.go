@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -24,6 +25,9 @@ import (
 var (
 	ErrNoTunnel = errors.New("no tunnel of this name")
 	ErrNotOurs  = errors.New("the namespaces of this tunnel were made by something else")
+
+	ErrNoControl = errors.New("its control socket was removed")
+	ErrEnding    = errors.New("it is being ended")
 )
 
 // The control socket, DIR/control, speaks the language of message.go:
@@ -37,12 +41,14 @@ var (
 //	                              ◀──      Held: the process by which others join,
 //	                                       or Failed
 //	AskStatus                     ──▶
-//	                              ◀──      Status but for its Processes, and the Place
-//	                                       of those
+//	                              ◀──      Status; without Look but for its Processes,
+//	                                       and with the Place of those
 //	Reload: another file          ──▶
 //	                              ◀──      Say: a line for the user (any number)
 //	                              ◀──      Done or Failed
 //	Replace, with a program       ──▶      becomes that: see handover.go
+//	                              ◀──      Again, to all whose request it has not
+//	                                       answered: they send it once more
 //	                              ◀──      Done or Failed
 //	Down                          ──▶
 //	                              ◀──      Say: a line for the user (any number)
@@ -58,6 +64,9 @@ type control struct {
 	listener *net.UnixListener
 
 	changing sync.Mutex // held by one Reload or Replace
+	ending   bool       // under changing: none begins any more
+
+	door gate // through which requests come
 
 	mu    sync.Mutex
 	conns map[*conn]bool
@@ -89,6 +98,7 @@ func listenControl(ctx context.Context, t *tunnel.Tunnel, start Start, held <-ch
 func newControl(ctx context.Context, t *tunnel.Tunnel, start Start, held <-chan struct{}, l *net.UnixListener, down func()) *control {
 	l.SetUnlinkOnClose(false) // the directory goes, and was renamed
 	c := &control{t: t, start: start, ctx: ctx, held: held, down: down, listener: l, conns: map[*conn]bool{}}
+	c.door.moved.L = &c.door.mu
 	c.serve.Go(c.accept)
 	return c
 }
@@ -125,20 +135,41 @@ func controlAddr(dir *os.File) *net.UnixAddr {
 
 func (c *control) accept() {
 	for {
-		stream, err := c.listener.AcceptUnix()
+		err := c.acceptOne()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			time.Sleep(time.Second) // out of descriptors: the next may have one
-			continue
 		}
-		conn := connOf(stream)
-		if !ownUser(stream) || !c.add(conn) {
-			conn.Close()
-			continue
+	}
+}
+
+func (c *control) acceptOne() error {
+	c.door.enter()
+	defer c.door.leave()
+	stream, err := c.listener.AcceptUnix()
+	if err != nil {
+		return err
+	}
+	conn := connOf(stream)
+	if !ownUser(stream) || !c.add(conn) {
+		return conn.Close()
+	}
+	c.serve.Go(func() { c.answer(conn) })
+	return nil
+}
+
+// next returns the next request on conn.
+func (c *control) next(conn *conn) (m message, err error) {
+	for {
+		c.door.enter()
+		m, err = conn.receive()
+		conn.setBusy(err == nil)
+		c.door.leave()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return m, err
 		}
-		c.serve.Go(func() { c.answer(conn) })
 	}
 }
 
@@ -176,7 +207,7 @@ func (c *control) remove(conn *conn) {
 func (c *control) answer(conn *conn) {
 	defer c.remove(conn)
 	for {
-		m, err := conn.receive()
+		m, err := c.next(conn)
 		if err != nil {
 			return
 		}
@@ -187,6 +218,7 @@ func (c *control) answer(conn *conn) {
 			conn.send(ready(c.t), c.t.NS.Files()...)
 		case m.App != nil:
 			c.await(conn, m.App.Pid)
+			conn.setBusy(false)
 		case m.Hold:
 			pid, err := c.t.NS.Hold()
 			if err != nil {
@@ -195,35 +227,68 @@ func (c *control) answer(conn *conn) {
 			}
 			conn.send(message{Held: pid})
 		case m.AskStatus:
-			place, _ := c.t.NS.Place()
-			conn.send(message{Status: status(c.t), Place: place})
+			conn.send(c.status(m.Look))
 		case m.Reload != nil:
 			conn.send(c.reload(conn, *m.Reload))
 		case m.Replace != nil:
-			var exe *os.File
-			if files := conn.takeFiles(); len(files) > 0 {
-				exe = files[0]
+			files := conn.takeFiles()
+			err := errNoBinary
+			if len(files) == 1 {
+				err = c.replace(conn, *m.Replace, files[0])
 			}
-			conn.send(message{Failed: newRemoteError(c.replace(conn, *m.Replace, exe))})
+			for _, f := range files {
+				f.Close()
+			}
+			conn.send(message{Failed: newRemoteError(err)})
 		case m.Down:
 			c.mu.Lock()
 			conn.down = true
 			c.mu.Unlock()
 			c.down()
+			conn.setBusy(false)
 		}
 	}
+}
+
+// status answers AskStatus. To look through /proc is most of what it costs, and who
+// asks many tunnels does so once for all.
+func (c *control) status(look bool) message {
+	s := status(c.t)
+	if !look {
+		place, _ := c.t.NS.Place()
+		return message{Status: s, Place: place}
+	}
+	s.Processes, _ = c.t.NS.Members()
+	return message{Status: s}
 }
 
 func (c *control) reload(conn *conn, r Reload) message {
 	c.changing.Lock()
 	defer c.changing.Unlock()
+	if c.isEnding() {
+		return message{Failed: newRemoteError(ErrEnding)}
+	}
 	c.start.Service.Tell(service.Reloading())
 	defer c.start.Service.Tell(service.Ready)
 	say := func(line string) { conn.send(message{Say: line}) }
-	if err := c.t.Reload(c.ctx, r.Conf, r.Name, say); err != nil {
+	err := c.t.Reload(c.ctx, r.Conf, r.Name, say)
+	if err != nil && c.isEnding() {
+		err = ErrEnding
+	}
+	if err != nil {
 		return message{Failed: newRemoteError(err)}
 	}
 	return message{Done: true}
+}
+
+// isEnding is asked while c.changing is held.
+func (c *control) isEnding() bool { return c.ending || c.ctx.Err() != nil }
+
+// settle returns when nobody changes the tunnel any more: it can be undone.
+func (c *control) settle() {
+	c.changing.Lock()
+	defer c.changing.Unlock()
+	c.ending = true
 }
 
 // close tells all who listen that the tunnel is undone.
@@ -244,6 +309,9 @@ func (c *control) close() {
 
 // Dial returns the supervisor of a tunnel that stands, through its control socket.
 func Dial(root, name string) (*Supervisor, error) {
+	if !state.IsName(name) {
+		return nil, fmt.Errorf("%q: %w", name, ErrNoTunnel)
+	}
 	dir, err := os.Open(filepath.Join(root, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", name, ErrNoTunnel)
@@ -256,19 +324,33 @@ func Dial(root, name string) (*Supervisor, error) {
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return nil, fmt.Errorf("%s: %w", name, errors.Join(ErrNoTunnel, state.RemoveStale(root)))
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, unreachable(root, name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reach tunnel %s: %w", name, err)
 	}
 	return &Supervisor{conn: connOf(stream), root: root}, nil
 }
 
+// unreachable says why a tunnel's directory has no control socket.
+func unreachable(root, name string) error {
+	if err := state.RemoveStale(root); err != nil {
+		return fmt.Errorf("reach tunnel %s: %w", name, err)
+	}
+	if names, err := state.List(root); err == nil && !slices.Contains(names, name) {
+		return fmt.Errorf("%s: %w", name, ErrNoTunnel) // it was ending, or its supervisor killed
+	}
+	return fmt.Errorf("reach tunnel %s: %w: process %s has it", name, ErrNoControl, state.Owner(root, name))
+}
+
 // Join gets the namespaces of the tunnel.
 func (s *Supervisor) Join() error {
-	if err := s.conn.send(message{Join: true}); err != nil {
+	if err := s.ask(message{Join: true}); err != nil {
 		return err
 	}
 	for {
-		m, err := s.conn.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return s.died(err)
@@ -285,11 +367,11 @@ func (s *Supervisor) Join() error {
 // Hold returns the number of a process by whose entry in /proc others can join the
 // tunnel's namespaces. It lives as long as the supervisor.
 func (s *Supervisor) Hold() (pid int, err error) {
-	if err := s.conn.send(message{Hold: true}); err != nil {
+	if err := s.ask(message{Hold: true}); err != nil {
 		return 0, err
 	}
 	for {
-		m, err := s.conn.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return 0, s.died(err)
@@ -303,19 +385,16 @@ func (s *Supervisor) Hold() (pid int, err error) {
 
 // Status asks how the tunnel is.
 func (s *Supervisor) Status() (*Status, error) {
-	status, place, err := s.askStatus()
-	if err != nil {
-		return nil, err
-	}
-	return status, addMembers([]*Status{status}, []ns.Place{place})
+	status, _, err := s.askStatus(true)
+	return status, err
 }
 
-func (s *Supervisor) askStatus() (*Status, ns.Place, error) {
-	if err := s.conn.send(message{AskStatus: true}); err != nil {
+func (s *Supervisor) askStatus(look bool) (*Status, ns.Place, error) {
+	if err := s.ask(message{AskStatus: true, Look: look}); err != nil {
 		return nil, ns.Place{}, err
 	}
 	for {
-		m, err := s.conn.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return nil, ns.Place{}, s.died(err)
@@ -352,7 +431,7 @@ func Statuses(root string, names []string) ([]*Status, []error) {
 			defer func() { <-turns }()
 			s, err := Dial(root, name)
 			if err == nil {
-				all[i], places[i], err = s.askStatus()
+				all[i], places[i], err = s.askStatus(false)
 				s.conn.Close()
 			}
 			errs[i] = err
@@ -377,7 +456,7 @@ func Statuses(root string, names []string) ([]*Status, []error) {
 // Reload makes the tunnel what r says. say gets a line for each thing that the user
 // should know.
 func (s *Supervisor) Reload(r Reload, say func(string)) error {
-	if err := s.conn.send(message{Reload: &r}); err != nil {
+	if err := s.ask(message{Reload: &r}); err != nil {
 		return err
 	}
 	return s.awaitDone(say)
@@ -386,7 +465,7 @@ func (s *Supervisor) Reload(r Reload, say func(string)) error {
 // awaitDone waits for the answer to a request that changes the tunnel.
 func (s *Supervisor) awaitDone(say func(string)) error {
 	for {
-		m, err := s.conn.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return s.died(err)
@@ -403,7 +482,7 @@ func (s *Supervisor) awaitDone(say func(string)) error {
 // Down ends the tunnel and returns when it is undone. say gets a line for each thing
 // the user should know.
 func (s *Supervisor) Down(say func(string)) error {
-	if err := s.conn.send(message{Down: true}); err != nil {
+	if err := s.ask(message{Down: true}); err != nil {
 		return err
 	}
 	return s.AwaitOver(say)

@@ -33,9 +33,11 @@ func store(start Start, t *tunnel.Tunnel) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		// Not to be polled: a TUN device would wake the manager for each packet.
-		err = errors.Join(err, m.Send([]*os.File{files[name]}, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0"))
+		if err := m.Send([]*os.File{files[name]}, "FDSTORE=1", "FDNAME="+name, "FDPOLL=0"); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // unstore has the manager let go of it: the tunnel is over.

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,10 +33,13 @@ var (
 //
 //	who asks                 supervisor                    the next one
 //	Replace, with its own
-//	program's descriptor ──▶ engine's state, descriptors,
+//	program's descriptor ──▶ await the command outside,
+//	                         read no more requests;
+//	                         engine's state, descriptors,
 //	                         who is connected: all into a
 //	                         file in memory; exec ───────▶ kill the old engine,
 //	                                                       Start from what was kept,
+//	                    ◀── Again, to others ────────────  those whose request is open
 //	                    ◀── Done ────────────────────────  go on
 //
 // What happens when exec fails: nothing has changed. When the next one fails: the
@@ -51,7 +57,12 @@ type handover struct {
 	Engine  int // process
 }
 
-type handedConn struct{ FD, App int }
+type handedConn struct {
+	FD, App int
+	Begun   []byte `json:",omitempty"` // was read of what has not been understood yet
+	Files   []int  `json:",omitempty"` // came with that
+	Busy    bool   `json:",omitempty"` // a request was not answered: it is to come again
+}
 
 // handoverFormat is that of this version; another number for each change of what is
 // in handover that the other side would not understand.
@@ -69,20 +80,39 @@ func (c *control) replace(asker *conn, r Replace, exe *os.File) error {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	switch {
-	case exe == nil:
-		return errNoBinary
 	case r.Format != handoverFormat:
 		return ErrFormat
+	case c.isEnding():
+		return ErrEnding
 	}
 	select {
 	case <-c.held:
 	default:
 		return ErrNotHeld
 	}
+	defer c.t.HoldOutside()()
+	running, err := c.t.Engine.Get(c.ctx)
+	switch {
+	case c.isEnding():
+		return ErrEnding
+	case err != nil:
+		return err
+	}
+	defer clear(running)
+	defer c.quiet(asker)()
+	if c.isEnding() {
+		return ErrEnding
+	}
+	// What is made to survive exec is not to get into other processes: none is
+	// started from here on.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	h, err := c.pack(asker)
+	defer h.close()
 	if err != nil {
 		return err
 	}
+	h.Start.Running = running
 	text, err := json.Marshal(h)
 	if err != nil {
 		return err
@@ -98,23 +128,50 @@ func (c *control) replace(asker *conn, r Replace, exe *os.File) error {
 	}
 	args := []string{Argv0, resumeArg, strconv.Itoa(memory)}
 	err = unix.Exec("/proc/self/fd/"+strconv.Itoa(int(exe.Fd())), args, []string{"GOTRACEBACK=none"})
-	for _, fd := range h.descriptors() {
-		unix.Close(fd)
-	}
 	return fmt.Errorf("execute the new program: %w", err)
 }
 
+// sendTime bounds how long who does not read his answer is waited for.
+const sendTime = time.Second
+
+// quiet has nothing come in, and nothing but to asker go out, until its result is
+// called: what others want is in their sockets, or noted as busy.
+func (c *control) quiet(asker *conn) (end func()) {
+	others := func() []*conn {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.DeleteFunc(slices.Collect(maps.Keys(c.conns)), func(conn *conn) bool { return conn == asker })
+	}
+	past := time.Unix(1, 0)
+	c.door.close(func() {
+		c.listener.SetDeadline(past)
+		for _, conn := range others() {
+			conn.stream.SetReadDeadline(past)
+			conn.stream.SetWriteDeadline(time.Now().Add(sendTime))
+		}
+	})
+	silenced := others()
+	for _, conn := range silenced {
+		conn.sending.Lock()
+	}
+	return func() {
+		for _, conn := range silenced {
+			conn.stream.SetDeadline(time.Time{})
+			conn.sending.Unlock()
+		}
+		c.listener.SetDeadline(time.Time{})
+		c.door.open()
+	}
+}
+
 // pack collects all that the next supervisor needs. The descriptors in it are
-// copies that survive exec.
+// copies that survive exec, also after an error.
 func (c *control) pack(asker *conn) (h *handover, err error) {
 	h = &handover{Format: handoverFormat, Start: c.start, Kept: map[string]int{}, Engine: c.t.Engine.Pid()}
 	h.Start.Request = c.t.Request()
-	if h.Start.Running, err = c.t.Engine.Get(c.ctx); err != nil {
-		return nil, err
-	}
 	kept, err := c.t.Keep()
 	if err != nil {
-		return nil, err
+		return h, err
 	}
 	var errs []error
 	for name, f := range kept {
@@ -128,7 +185,13 @@ func (c *control) pack(asker *conn) (h *handover, err error) {
 		if conn == asker {
 			h.Asker = len(h.Conns)
 		}
-		h.Conns = append(h.Conns, handedConn{inheritable(conn.stream, &errs), conn.app})
+		handed := handedConn{FD: inheritable(conn.stream, &errs), App: conn.app, Begun: conn.unread(), Busy: conn != asker && conn.busy}
+		if conn != asker && !handed.Busy {
+			for _, f := range conn.files {
+				handed.Files = append(handed.Files, inheritable(f, &errs))
+			}
+		}
+		h.Conns = append(h.Conns, handed)
 	}
 	return h, errors.Join(errs...)
 }
@@ -154,9 +217,16 @@ func (h *handover) descriptors() []int {
 		fds = append(fds, fd)
 	}
 	for _, c := range h.Conns {
-		fds = append(fds, c.FD)
+		fds = append(append(fds, c.FD), c.Files...)
 	}
 	return slices.DeleteFunc(fds, func(fd int) bool { return fd < 0 })
+}
+
+// close closes the copies.
+func (h *handover) close() {
+	for _, fd := range h.descriptors() {
+		unix.Close(fd)
+	}
 }
 
 // resume is the role of the next supervisor: memory is the descriptor of the
@@ -172,17 +242,7 @@ func resume(ctx context.Context, memory string) error {
 	for _, fd := range h.descriptors() {
 		unix.CloseOnExec(fd)
 	}
-	if h.Engine > 0 {
-		// It is a child, and reads from the TUN device until it has ended.
-		unix.Kill(h.Engine, unix.SIGKILL)
-		unix.Wait4(h.Engine, nil, 0, nil)
-	}
-	for {
-		// The kernel ended the other children, with the threads that made them.
-		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && err != unix.EINTR {
-			break
-		}
-	}
+	endChildren(h.Engine)
 	files := map[string]*os.File{}
 	for name, fd := range h.Kept {
 		files[name] = os.NewFile(uintptr(fd), name)
@@ -191,14 +251,18 @@ func resume(ctx context.Context, memory string) error {
 		return err
 	}
 	h.Start.Kept.Lock = os.NewFile(uintptr(h.Lock), "lock")
-	conns := map[*conn]int{}
+	conns := map[*conn]handedConn{}
 	var asker *conn
 	for i, handed := range h.Conns {
 		c, err := newConn(os.NewFile(uintptr(handed.FD), "control"))
 		if err != nil {
 			return err
 		}
-		conns[c] = handed.App
+		c.goOn(handed.Begun)
+		for _, fd := range handed.Files {
+			c.files = append(c.files, os.NewFile(uintptr(fd), "received"))
+		}
+		conns[c] = handed
 		if i == h.Asker {
 			asker = c
 		}
@@ -212,6 +276,32 @@ func resume(ctx context.Context, memory string) error {
 		return err
 	}
 	return nil
+}
+
+// endChildren ends what the process had started before its exec, and waits for it: an
+// engine reads from the TUN device until then. The kernel ends children with the
+// threads that made them, so nobody is asked in vain.
+func endChildren(engine int) {
+	pids := []int{engine}
+	// proc_pid_task_children(5); not in every kernel.
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
+	if err == nil {
+		pids = nil
+		for word := range strings.FieldsSeq(string(text)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	for _, pid := range pids {
+		if pid > 0 {
+			unix.Kill(pid, unix.SIGKILL)
+			for again := unix.EINTR; again == unix.EINTR; {
+				_, err := unix.Wait4(pid, nil, 0, nil)
+				again, _ = err.(syscall.Errno)
+			}
+		}
+	}
 }
 
 func unpack(memory string) (*handover, error) {
@@ -241,7 +331,7 @@ func unpack(memory string) (*handover, error) {
 const maxHandover = 64 << 20
 
 // goOn makes a tunnel of what the one before left, and serves it until it is over.
-func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn]int, asker *conn) error {
+func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn]handedConn, asker *conn) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	t, err := tunnel.Start(ctx, start.Request, func(line string) { asker.send(message{Say: line}) })
@@ -254,8 +344,11 @@ func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn
 	held := make(chan struct{})
 	close(held)
 	ctl := newControl(ctx, t, start, held, l, func() { end(errTold) })
-	for c, app := range conns {
-		ctl.take(c, app)
+	for c, handed := range conns {
+		ctl.take(c, handed.App)
+		if handed.Busy {
+			c.send(message{Again: true})
+		}
 	}
 	a, err := attend(t, start)
 	if err != nil {
@@ -272,12 +365,13 @@ func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn
 // Replace makes a tunnel's supervisor become this very program. The tunnel, what
 // is in it and its connections live on.
 func (s *Supervisor) Replace(say func(string)) error {
-	exe, err := os.Open("/proc/self/exe")
+	// Whom the file allows to execute it, it need not allow to read it.
+	exe, err := os.OpenFile("/proc/self/exe", unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}
 	defer exe.Close()
-	if err := s.conn.send(message{Replace: &Replace{Format: handoverFormat}}, exe); err != nil {
+	if err := s.ask(message{Replace: &Replace{Format: handoverFormat}}, exe); err != nil {
 		return err
 	}
 	return s.awaitDone(say)

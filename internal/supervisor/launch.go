@@ -24,6 +24,8 @@ type Supervisor struct {
 	NS *ns.Set // run: the namespaces of the tunnel; nil otherwise
 
 	conn    *conn
+	asked   message // what is to be answered
+	files   []*os.File
 	root    string
 	process *os.Process // a child of this process; nil: reached by Dial
 }
@@ -112,6 +114,30 @@ func (s *Supervisor) start(start Start, stored map[string]*os.File, say func(str
 	}
 }
 
+// ask sends a request, for which the caller then waits by receive; files stay the
+// caller's, and are to be open until then.
+func (s *Supervisor) ask(m message, files ...*os.File) error {
+	s.asked, s.files = m, files
+	if err := s.conn.send(m, files...); err != nil {
+		return s.died(err)
+	}
+	return nil
+}
+
+// receive returns the next message, and asks again where a supervisor that took over
+// wants that.
+func (s *Supervisor) receive() (message, error) {
+	for {
+		m, err := s.conn.receive()
+		if err != nil || !m.Again {
+			return m, err
+		}
+		if err := s.conn.send(s.asked, s.files...); err != nil {
+			return m, err
+		}
+	}
+}
+
 // died tidies up after a supervisor that was killed.
 func (s *Supervisor) died(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
@@ -124,16 +150,19 @@ func (s *Supervisor) died(err error) error {
 
 // AppStarted tells the supervisor whom it serves; it goes on alone from here.
 func (s *Supervisor) AppStarted(app App) error {
-	if err := s.conn.send(message{App: &app}); err != nil {
-		return s.died(err)
-	}
-	return nil
+	return s.ask(message{App: &app})
 }
 
-// Detach tells the supervisor to go on alone.
-func (s *Supervisor) Detach() error {
-	defer s.conn.Close()
-	return s.conn.send(message{Detach: true})
+// Detach tells the supervisor to go on alone, and returns when it does. One that was
+// reached by Dial is only let go of.
+func (s *Supervisor) Detach(say func(string)) error {
+	if s.process == nil {
+		return s.conn.Close()
+	}
+	if err := s.conn.send(message{Detach: true}); err != nil {
+		return s.died(err)
+	}
+	return s.AwaitOver(say)
 }
 
 // Socket returns a copy of the connection, for who takes over the front.
@@ -198,7 +227,7 @@ func (s *Supervisor) AwaitOver(say func(string)) error {
 func (s *Supervisor) awaitOver(say func(string), enough func(over string) bool) error {
 	defer s.conn.Close()
 	for {
-		m, err := s.conn.receive()
+		m, err := s.receive()
 		switch {
 		case err != nil:
 			return s.died(err)

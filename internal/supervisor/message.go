@@ -2,12 +2,15 @@ package supervisor
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +45,7 @@ type message struct {
 
 	Join      bool     `json:",omitempty"`
 	AskStatus bool     `json:",omitempty"`
+	Look      bool     `json:",omitempty"`
 	Status    *Status  `json:",omitempty"`
 	Place     ns.Place `json:",omitzero"`
 	Down      bool     `json:",omitempty"`
@@ -50,6 +54,12 @@ type message struct {
 	Hold      bool     `json:",omitempty"`
 	Held      int      `json:",omitempty"`
 	Done      bool     `json:",omitempty"`
+	Again     bool     `json:",omitempty"`
+}
+
+// answers tells whether m is all that a request is answered by.
+func (m message) answers() bool {
+	return m.Ready != nil || m.Failed != nil || m.Status != nil || m.Held != 0 || m.Done
 }
 
 // Start is what a supervisor is started for.
@@ -93,8 +103,12 @@ type conn struct {
 	stream *net.UnixConn
 	lines  *bufio.Reader
 	files  []*os.File // received and not yet taken
+	begun  []byte     // what has come of a line
 	app    int        // the process whose end it is told; 0: none
 	down   bool       // it asked for the end
+
+	sending sync.Mutex
+	busy    bool // under sending: a request of it is not yet answered
 }
 
 // maxFiles bounds the descriptors that come with one message: what a service manager
@@ -128,6 +142,8 @@ func (c *conn) send(m message, files ...*os.File) error {
 		return err
 	}
 	line = append(line, '\n')
+	c.sending.Lock()
+	defer c.sending.Unlock()
 	if len(files) > 0 {
 		fds := make([]int, len(files))
 		for i, f := range files {
@@ -139,16 +155,39 @@ func (c *conn) send(m message, files ...*os.File) error {
 		}
 		line = line[1:]
 	}
-	_, err = c.stream.Write(line)
+	if _, err = c.stream.Write(line); err == nil && m.answers() {
+		c.busy = false
+	}
 	return err
 }
 
+func (c *conn) setBusy(busy bool) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.busy = busy
+}
+
+// receive returns the next message. After an error it can be called again if that was
+// a deadline.
 func (c *conn) receive() (m message, err error) {
 	line, err := c.lines.ReadBytes('\n')
+	c.begun = append(c.begun, line...)
 	if err != nil {
 		return m, err
 	}
+	line, c.begun = c.begun, nil
 	return m, json.Unmarshal(line, &m)
+}
+
+// unread returns what has been read and not been received.
+func (c *conn) unread() []byte {
+	rest, _ := c.lines.Peek(c.lines.Buffered())
+	return slices.Concat(c.begun, rest)
+}
+
+// goOn has what another process had read received first.
+func (c *conn) goOn(unread []byte) {
+	c.lines = bufio.NewReader(io.MultiReader(bytes.NewReader(unread), c))
 }
 
 // takeFiles returns the descriptors received so far; they are the caller's.

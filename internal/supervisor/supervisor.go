@@ -65,7 +65,7 @@ func Main(args []string, stderr io.Writer) int {
 	}
 	start := *first.Start
 	if start.Kept, err = kept(start, front.takeFiles()); err != nil {
-		front.send(message{Say: err.Error()}) // it is made anew
+		front.send(message{Say: err.Error() + "; the tunnel is made anew"})
 	}
 	if err := supervise(ctx, front, start); err != nil {
 		front.send(message{Failed: newRemoteError(err)})
@@ -123,6 +123,7 @@ func supervise(ctx context.Context, front *conn, start Start) error {
 
 // undo ends a tunnel that stands.
 func undo(t *tunnel.Tunnel, ctl *control, a *attendant, start Start) {
+	ctl.settle()
 	start.Service.Tell(service.Stopping)
 	a.end()
 	t.Close()
@@ -155,6 +156,7 @@ func listen(front *conn, end context.CancelCauseFunc) (apps chan App, held chan 
 			case m.Detach && !alone:
 				alone = true
 				close(held)
+				front.send(message{Over: overDetached})
 			}
 		}
 	}()

@@ -16,6 +16,7 @@ import (
 	"wireguard4netns/internal/ns"
 	"wireguard4netns/internal/ns/inside"
 	"wireguard4netns/internal/plan"
+	"wireguard4netns/internal/sys"
 )
 
 // ErrNotKept: what was kept of a tunnel is not that of the one to be made.
@@ -133,6 +134,9 @@ func NewKept(files map[string]*os.File) (_ *Kept, err error) {
 			return nil, fmt.Errorf("take over a tunnel: descriptor %s is missing of %q", name, slices.Sorted(maps.Keys(files)))
 		}
 	}
+	if err := checkKinds(files); err != nil {
+		return nil, fmt.Errorf("take over a tunnel: %w", err)
+	}
 	state := files[keptState]
 	text, err := io.ReadAll(io.NewSectionReader(state, 0, maxState))
 	if err != nil {
@@ -142,11 +146,33 @@ func NewKept(files map[string]*os.File) (_ *Kept, err error) {
 	if err := json.Unmarshal(text, &facts); err != nil {
 		return nil, fmt.Errorf("take over a tunnel: read its state: %w", err)
 	}
+	if name, err := sys.TUNName(int(files[keptTUN].Fd())); err != nil || name != facts.Link.Name {
+		return nil, fmt.Errorf("take over a tunnel: link %s is gone", facts.Link.Name) // somebody deleted it
+	}
 	return &Kept{
 		NS:  &ns.Set{User: files[keptUser], Net: files[keptNet], Mount: files[keptMount], Etc: files[keptEtc]},
 		TUN: files[keptTUN], Netlink: files[keptNetlink],
 		state: state, link: facts.Link, began: facts.Began,
 	}, nil
+}
+
+// checkKinds tells whether descriptors are what their names say: they may be from
+// anybody.
+func checkKinds(files map[string]*os.File) error {
+	for name, want := range map[string]int{keptUser: unix.CLONE_NEWUSER, keptNet: unix.CLONE_NEWNET, keptMount: unix.CLONE_NEWNS} {
+		if kind, err := sys.NSType(int(files[name].Fd())); err != nil || kind != want {
+			return fmt.Errorf("descriptor %s: not one of such a namespace", name)
+		}
+	}
+	if family, err := unix.GetsockoptInt(int(files[keptNetlink].Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_NETLINK {
+		return fmt.Errorf("descriptor %s: not a netlink socket", keptNetlink)
+	}
+	if etc := files[keptEtc]; etc != nil {
+		if info, err := etc.Stat(); err != nil || !info.IsDir() {
+			return fmt.Errorf("descriptor %s: not a directory", keptEtc)
+		}
+	}
+	return nil
 }
 
 // maxState bounds a file that some other process could have made, in bytes.

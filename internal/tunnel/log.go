@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,7 +25,7 @@ type Log struct {
 }
 
 func openLog(d *state.Dir) (*Log, error) {
-	f, err := os.OpenFile(filepath.Join(d.Path(), "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(filepath.Join(d.Path(), "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600|os.ModeSticky) // as the lock is
 	if err != nil {
 		return nil, err
 	}
@@ -39,6 +40,7 @@ func (l *Log) Line(line string) {
 		l.file.Truncate(0)
 		l.size = 0
 	}
+	line = strings.ReplaceAll(line, "\n", "; ")
 	n, _ := fmt.Fprintf(l.file, "%s %s\n", time.Now().Format(time.RFC3339Nano), line)
 	l.size += n
 }

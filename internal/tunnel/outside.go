@@ -62,11 +62,19 @@ func (t *Tunnel) RunOutside(o Outside, e Event) {
 	if command == "" {
 		return
 	}
+	defer t.HoldOutside()()
 	t.Log(fmt.Sprintf("running --on-%s: %s", e.Name, command))
 	env := append(slices.Clip(o.Env), t.facts(e)...)
 	if err := shell(command, env, o.Dir, outsideTime, &logWriter{line: t.Log}); err != nil {
 		t.Log(fmt.Sprintf("run --on-%s %q: %v", e.Name, command, err))
 	}
+}
+
+// HoldOutside returns when none of these commands runs; none does until its result is
+// called.
+func (t *Tunnel) HoldOutside() (release func()) {
+	t.outside.Lock()
+	return t.outside.Unlock
 }
 
 // shell runs a command for limit at most: then it is killed, and all that is in its

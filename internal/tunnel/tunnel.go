@@ -78,6 +78,8 @@ type Tunnel struct {
 	mtu      atomic.Pointer[linkMTU] // nil: the plan's
 	reloaded chan struct{}           // holds one
 
+	outside sync.Mutex // held while a command runs outside
+
 	resolutions watch.Resolutions
 	history     history
 

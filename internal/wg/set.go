@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ func ParseSet(args []string, o Outside) (uapi.Update, error) {
 	}
 	for len(args) > 0 {
 		word, value := args[0], ""
+		if !slices.Contains(words, word) {
+			return s.update, fmt.Errorf("%s: unknown; wg(8) has the list", word)
+		}
 		args = args[1:]
 		if word != "remove" {
 			if len(args) == 0 {
@@ -43,6 +47,11 @@ func ParseSet(args []string, o Outside) (uapi.Update, error) {
 		}
 	}
 	return s.update, nil
+}
+
+// words are all that ParseSet knows.
+var words = []string{
+	"listen-port", "fwmark", "private-key", "peer", "remove", "preshared-key", "endpoint", "persistent-keepalive", "allowed-ips",
 }
 
 type setting struct {
@@ -89,7 +98,7 @@ func (s *setting) ofInterface(word, value string) error {
 	case "remove", "endpoint", "allowed-ips", "persistent-keepalive", "preshared-key":
 		return errors.New("belongs after peer KEY")
 	}
-	return errors.New("unknown; wg(8) has the list")
+	return nil
 }
 
 func (s *setting) ofPeer(word, value string) (err error) {
@@ -118,8 +127,6 @@ func (s *setting) ofPeer(word, value string) (err error) {
 		err = s.allowedIPs(value)
 	case "listen-port", "fwmark", "private-key":
 		return errors.New("belongs before the first peer")
-	default:
-		return errors.New("unknown; wg(8) has the list")
 	}
 	return err
 }
