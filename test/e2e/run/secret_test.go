@@ -175,3 +175,68 @@ func TestFrontHidesItsMemory(t *testing.T) {
 	}
 	before.Check(t)
 }
+
+// Nor is a key in what commands of a tunnel that lives say, in its files, or in what
+// any of its processes was started with, after it was changed and taken over.
+func TestKeysOfTunnelThatLives(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	before := nstest.TakeSnapshot(t, m.Host, "/run")
+	told := m.conf + ".told"
+	other := m.conf + ".other"
+	text, err := os.ReadFile(m.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, other, strings.Replace(string(text), "51820", "51821", 1))
+	said := map[string]string{}
+	say := func(args ...string) {
+		got := finish(t, m.w4n(args...))
+		if got.code != 0 {
+			t.Errorf("%q: exit code %d: %s", args, got.code, got.stderr)
+		}
+		said[strings.Join(args, " ")] = got.stdout + got.stderr
+	}
+	say("up", "--verbose", "--name=home", "--ifname=wg0", "--metrics=unix:/run/user/1000/metrics", "--on-up=env >"+told+".up", "--on-down=env >"+told, m.conf)
+	say("reload", "home", other)
+	say("up", "--replace", "--name=home", "--ifname=wg0", m.conf)
+	for _, command := range []string{"env", "status", "show", "logs"} {
+		say(command, "home")
+	}
+	say("status", "--json", "home")
+	say("list")
+	say("monitor", "--once", "--interval=0")
+	said["metrics"] = m.RunUser(t, "curl", "-s", "--unix-socket", "/run/user/1000/metrics", "http://tunnel/metrics")
+	if !strings.Contains(said["metrics"], "wireguard4netns_up 1") {
+		t.Errorf("metrics: %s", said["metrics"])
+	}
+	for _, p := range m.Processes() {
+		text, err := startOf(p.PID)
+		if err != nil {
+			t.Errorf("arguments and environment of %v: %v", p, err)
+		}
+		said[p.String()] = string(text)
+	}
+	for name := range map[string]bool{"supervisor": true, "engine": true, "hold": true} {
+		m.processNamed(t, "wireguard4netns-"+name) // they were among them
+	}
+	said["files"] = m.RunUser(t, "sh", "-c", "find /run/user/1000/wireguard4netns -type f -exec cat {} +")
+	say("down", "home")
+	for _, name := range []string{told, told + ".up"} {
+		env, err := os.ReadFile(name)
+		if err != nil || !strings.Contains(string(env), "W4N_NAME=home") {
+			t.Errorf("%s, %v", env, err)
+		}
+		said[name] = string(env)
+	}
+	for where, text := range said {
+		for name, key := range map[string]string{"private key": m.private, "preshared key": m.psk} {
+			for form, secret := range forms(t, key) {
+				if strings.Contains(text, string(secret)) {
+					t.Errorf("the %s in %s is in %s", name, form, where)
+				}
+			}
+		}
+	}
+	before.Check(t)
+}
