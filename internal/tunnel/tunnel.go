@@ -244,10 +244,19 @@ func (t *Tunnel) device(r Request, p *plan.Plan) (err error) {
 
 // engine starts the engine and gives it the keys.
 func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error) {
-	t.Engine, err = engine.Open(ctx, engine.Config{
-		IfName: p.Link.Name, MTU: p.Link.MTU, TUN: t.TUN,
-		Engine: r.Engine, Sandbox: r.Sandbox, Verbose: r.Verbose, Log: t.log.Line,
-	})
+	// Where there is a tunnel to lose, a process that dies of its start is not the end.
+	for tries := range 3 {
+		if tries > 0 && (r.Kept == nil || ctx.Err() != nil) {
+			break
+		}
+		t.Engine, err = engine.Open(ctx, engine.Config{
+			IfName: p.Link.Name, MTU: p.Link.MTU, TUN: t.TUN,
+			Engine: r.Engine, Sandbox: r.Sandbox, Verbose: r.Verbose, Log: t.log.Line,
+		})
+		if err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return err
 	}

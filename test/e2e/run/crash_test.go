@@ -140,3 +140,64 @@ func TestKillEachProcessOfAttach(t *testing.T) {
 		})
 	}
 }
+
+// The same for a tunnel that lives: a script makes it, uses it and ends it. Whatever
+// is killed, what the script does then ends as well, and leaves nothing.
+func TestKillEachProcessOfUp(t *testing.T) {
+	t.Parallel()
+	live := func(t *testing.T, m *machine, role string, at int) shotResult {
+		cmd := m.UserCommand("sh", "-c", `
+"$0" up --replace --name home --ifname wg0 "$1"
+"$0" env home >/dev/null
+"$0" exec home -- true
+"$0" reload home "$2"
+"$0" up --replace --name home --ifname wg0 "$1"
+"$0" status home >/dev/null || echo "status: exit code $?" >&2
+"$0" down --all || "$0" down --all
+`, m.program, m.conf, m.conf+".other")
+		return m.shootAt(t, role, at, unix.SIGKILL, cmd)
+	}
+	prepare := func(t *testing.T) *machine {
+		m := newMachine(t)
+		text, err := os.ReadFile(m.conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, m.conf+".other", strings.Replace(string(text), "51820", "51821", 1))
+		return m
+	}
+	calls := live(t, prepare(t), "", 0).Calls
+	for role, samples := range map[string]int{"run": 12, "supervisor": 12, "supervisor's child": 4, "engine": 4, "wait": 3, "hold": 2} {
+		if calls[role] == 0 {
+			t.Errorf("no process is %q: %v", role, calls)
+		}
+		t.Run(role, func(t *testing.T) {
+			t.Parallel()
+			m := prepare(t)
+			before := nstest.TakeSnapshot(t, m.Host, "/run")
+			hits := 0
+			for i := range samples {
+				at := 1 + i*max(calls[role]-1, 0)/samples
+				got := live(t, m, role, at)
+				if !got.Hit {
+					continue
+				}
+				hits++
+				unwanted := []string{"panic", "goroutine", m.private, m.psk}
+				if !strings.HasPrefix(role, "supervisor") {
+					unwanted = append(unwanted, "status: exit code 125") // there is a tunnel then
+				}
+				for _, bad := range unwanted {
+					if strings.Contains(got.Stderr, bad) {
+						t.Errorf("killed at call %d of %d: standard error has %q:\n%s", at, calls[role], bad, got.Stderr)
+					}
+				}
+				before.Check(t)
+			}
+			if hits < samples/2 {
+				t.Errorf("%d of %d were killed", hits, samples)
+				t.Log(calls)
+			}
+		})
+	}
+}
