@@ -78,6 +78,24 @@ func (o *origin) addr() netip.Addr {
 	return netip.AddrFrom16([16]byte(o.name[nameAddr:nameScope])).Unmap()
 }
 
+// On a host without IPv6, sockets speak of sockaddr_in: family, port, address.
+
+func (o *origin) putName4(b *[unix.SizeofSockaddrInet4]byte) []byte {
+	binary.NativeEndian.PutUint16(b[nameFamily:], unix.AF_INET)
+	copy(b[namePort:namePort+2], o.name[namePort:])
+	copy(b[4:8], o.name[nameScope-4:])
+	return b[:]
+}
+
+// widen turns a sockaddr_in into the sockaddr_in6 for the same place.
+func (o *origin) widen() {
+	four := [4]byte(o.name[4:8])
+	clear(o.name[4:])
+	binary.NativeEndian.PutUint16(o.name[nameFamily:], unix.AF_INET6)
+	addr := netip.AddrFrom4(four).As16()
+	copy(o.name[nameAddr:], addr[:])
+}
+
 // place is the bytes that a cookie is bound to: address and port.
 func (o *origin) place() []byte { return o.name[namePort:nameScope] }
 
@@ -94,53 +112,62 @@ func (e *endpoint) unstuck() *endpoint {
 	return &endpoint{origin: origin{name: e.name}}
 }
 
-// Ancillary messages, cmsg(3): a header of length, level and type, then data.
+// Ancillary messages, cmsg(3): a header of length, level and type, then data. The
+// length is a word of the machine.
 const (
-	cmsgHeader = 16
-	infoSpace  = cmsgHeader + 24 // in6_pktinfo is 20 bytes
-	sizeSpace  = cmsgHeader + 8
-
-	controlSize = infoSpace + sizeSpace
+	cmsgHeader  = unix.SizeofCmsghdr
+	controlSize = 2*16 + 24 + 8 // of the two that are sent
 )
 
-func putControl(b []byte, level, kind int32, data int) {
-	binary.NativeEndian.PutUint64(b, uint64(cmsgHeader+data))
-	binary.NativeEndian.PutUint32(b[8:], uint32(level))
-	binary.NativeEndian.PutUint32(b[12:], uint32(kind))
+// putControl writes a header, and returns where the data goes.
+func putControl(b []byte, level, kind int32, size int) []byte {
+	if cmsgHeader == 16 {
+		binary.NativeEndian.PutUint64(b, uint64(cmsgHeader+size))
+	} else {
+		binary.NativeEndian.PutUint32(b, uint32(cmsgHeader+size))
+	}
+	binary.NativeEndian.PutUint32(b[cmsgHeader-8:], uint32(level))
+	binary.NativeEndian.PutUint32(b[cmsgHeader-4:], uint32(kind))
+	return b[cmsgHeader : cmsgHeader+size]
 }
 
-// control writes what sendmsg(2) is to be told besides the address: the source,
-// and the size of the datagrams to cut the payload into, if it is more than one.
-func (e *endpoint) control(b *[controlSize]byte, segment int) []byte {
+func controlLength(b []byte) uint64 {
+	if cmsgHeader == 16 {
+		return binary.NativeEndian.Uint64(b)
+	}
+	return uint64(binary.NativeEndian.Uint32(b))
+}
+
+// control writes what sendmsg(2) is to be told besides the address: the source, if
+// it is to be a certain one, and the size of the datagrams to cut the payload into,
+// if it is more than one.
+func (e *endpoint) control(b *[controlSize]byte, sticky bool, segment int) []byte {
 	n := 0
-	if e.sticky {
-		putControl(b[:], unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
-		copy(b[cmsgHeader:infoSpace], e.info[:16])
+	if sticky {
+		info := putControl(b[:], unix.SOL_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
+		copy(info, e.info[:16])
 		// The kernel chooses the link: the route may have changed.
-		binary.NativeEndian.PutUint32(b[cmsgHeader+16:], e.scope())
-		n = infoSpace
+		copy(info[16:], e.name[nameScope:])
+		n = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
 	}
 	if segment > 0 {
-		putControl(b[n:], unix.SOL_UDP, unix.UDP_SEGMENT, 2)
-		binary.NativeEndian.PutUint16(b[n+cmsgHeader:], uint16(segment))
-		n += sizeSpace
+		binary.NativeEndian.PutUint16(putControl(b[n:], unix.SOL_UDP, unix.UDP_SEGMENT, 2), uint16(segment))
+		n += unix.CmsgSpace(2)
 	}
 	return b[:n]
 }
-
-func (e *endpoint) scope() uint32 { return binary.NativeEndian.Uint32(e.name[nameScope:]) }
 
 // read takes what recvmsg(2) told besides the payload: our own address, and the
 // size of the datagrams that were put together, zero for one.
 func (o *origin) read(control []byte) (segment int) {
 	o.info = [unix.SizeofInet6Pktinfo]byte{}
 	for len(control) >= cmsgHeader {
-		size := int(binary.NativeEndian.Uint64(control))
+		size := int(controlLength(control))
 		if size < cmsgHeader || size > len(control) {
 			return segment
 		}
-		level := int32(binary.NativeEndian.Uint32(control[8:]))
-		kind := int32(binary.NativeEndian.Uint32(control[12:]))
+		level := int32(binary.NativeEndian.Uint32(control[cmsgHeader-8:]))
+		kind := int32(binary.NativeEndian.Uint32(control[cmsgHeader-4:]))
 		data := control[cmsgHeader:size]
 		switch {
 		case level == unix.SOL_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= len(o.info):
@@ -148,7 +175,7 @@ func (o *origin) read(control []byte) (segment int) {
 		case level == unix.SOL_UDP && kind == unix.UDP_GRO && len(data) >= 4:
 			segment = int(binary.NativeEndian.Uint32(data))
 		}
-		control = control[min(len(control), (size+7)&^7):]
+		control = control[min(len(control), unix.CmsgSpace(len(data))):]
 	}
 	return segment
 }

@@ -134,11 +134,11 @@ func (e *engine) up() bool { return e.wire.fd >= 0 }
 
 // start binds the port and starts the threads.
 func (e *engine) start() error {
-	fd, port, err := openSocket(e.port, e.mark)
+	fd, port, v4, err := openSocket(e.port, e.mark)
 	if err != nil {
 		return err
 	}
-	e.wire.fd, e.wire.port = fd, port
+	e.wire.fd, e.wire.port, e.wire.v4 = fd, port, v4
 	in := &inbound{device: e.device, wire: e.wire, coalescer: coalescer{sink: e.link, udp: e.link.udp, off: !e.link.vnet}}
 	out := &outbound{device: e.device, link: e.link, box: &outbox{wire: e.wire, mtu: e.device.mtu}}
 	e.threads.Go(func() { e.move(fd, e.bells[0], in.drain) })
@@ -173,7 +173,7 @@ func (e *engine) setPort(port uint16) error {
 	if !e.up() || port == e.wire.port {
 		return nil
 	}
-	fd, bound, err := openSocket(port, e.mark)
+	fd, bound, _, err := openSocket(port, e.mark)
 	if err != nil {
 		return err
 	}

@@ -29,15 +29,26 @@ const (
 type socket struct {
 	fd    int
 	port  uint16
+	v4    bool        // this host has no IPv6
 	whole atomic.Bool // UDP_SEGMENT does not work: one datagram a call
 
 	log    func(format string, args ...any)
 	narrow func() // called when a packet is larger than the path
 }
 
-// openSocket binds to a port; zero: any.
-func openSocket(port uint16, mark uint32) (fd int, bound uint16, err error) {
-	fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// openSocket binds to a port; zero: any. v4: this host has no IPv6, and the socket
+// is for IPv4 alone.
+func openSocket(port uint16, mark uint32) (fd int, bound uint16, v4 bool, err error) {
+	fd, bound, err = openFamily(unix.AF_INET6, port, mark)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		fd, bound, err = openFamily(unix.AF_INET, port, mark)
+		return fd, bound, true, err
+	}
+	return fd, bound, false, err
+}
+
+func openFamily(family int, port uint16, mark uint32) (fd int, bound uint16, err error) {
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, 0, fmt.Errorf("make UDP socket: %w", err)
 	}
@@ -45,7 +56,7 @@ func openSocket(port uint16, mark uint32) (fd int, bound uint16, err error) {
 		err = markSocket(fd, mark)
 	}
 	if err == nil {
-		bound, err = bind(fd, port)
+		bound, err = bind(fd, family, port)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -61,12 +72,15 @@ func markSocket(fd int, mark uint32) error {
 	return nil
 }
 
-func bind(fd int, port uint16) (uint16, error) {
-	for _, o := range []struct{ level, option, value int }{
-		{unix.SOL_IPV6, unix.IPV6_V6ONLY, 0},
-		{unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1},
-	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
+func bind(fd, family int, port uint16) (uint16, error) {
+	var at unix.Sockaddr = &unix.SockaddrInet4{Port: int(port)}
+	if family == unix.AF_INET6 {
+		at = &unix.SockaddrInet6{Port: int(port)}
+		err := unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_V6ONLY, 0)
+		if err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		if err != nil {
 			return 0, fmt.Errorf("set option of UDP socket: %w", err)
 		}
 	}
@@ -74,12 +88,15 @@ func bind(fd int, port uint16) (uint16, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, socketBuffer)
-	if err := unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)}); err != nil {
+	if err := unix.Bind(fd, at); err != nil {
 		return 0, fmt.Errorf("bind UDP port: %w", err)
 	}
 	name, err := unix.Getsockname(fd)
 	if err != nil {
 		return 0, fmt.Errorf("ask for UDP port: %w", err)
+	}
+	if four, ok := name.(*unix.SockaddrInet4); ok {
+		return uint16(four.Port), nil
 	}
 	return uint16(name.(*unix.SockaddrInet6).Port), nil
 }
@@ -114,7 +131,15 @@ func (s *socket) send(m *sender, to *endpoint, run []byte, segment int) error {
 }
 
 func (s *socket) sendOnce(m *sender, to *endpoint, payload []byte, segment int) error {
-	err := m.datagram.Send(s.fd, to.name[:], to.control(&m.control, segment), payload)
+	name := to.name[:]
+	if s.v4 {
+		if !to.addr().Is4() {
+			return unix.EAFNOSUPPORT
+		}
+		name = to.putName4(&m.name4)
+	}
+	control := to.control(&m.control, to.sticky && !s.v4, segment)
+	err := m.datagram.Send(s.fd, name, control, payload)
 	if errors.Is(err, unix.EMSGSIZE) {
 		s.narrow()
 	}
@@ -128,6 +153,7 @@ func (s *socket) sendOnce(m *sender, to *endpoint, payload []byte, segment int) 
 type sender struct {
 	datagram sys.Datagram
 	control  [controlSize]byte
+	name4    [unix.SizeofSockaddrInet4]byte
 }
 
 // receiver is what a thread needs to receive.
@@ -145,6 +171,9 @@ func (s *socket) receive(r *receiver, from *origin, b []byte) (n, segment int, e
 	}
 	if flags&unix.MSG_TRUNC != 0 {
 		return 0, 0, nil
+	}
+	if s.v4 {
+		from.widen()
 	}
 	return n, from.read(r.control[:controlled]), nil
 }
