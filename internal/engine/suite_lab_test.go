@@ -96,7 +96,7 @@ func openSite(t testing.TB, engine, addr string, mtu int) *site {
 
 func configureLink(t testing.TB, s *site, mtu int) {
 	t.Helper()
-	script := fmt.Sprintf("ip addr add %v/16 dev wg0; ip link set wg0 mtu %d addrgenmode none up", s.addr, mtu)
+	script := fmt.Sprintf("ip addr add %v/16 dev wg0; ip link set wg0 addrgenmode none; ip link set wg0 mtu %d up", s.addr, mtu)
 	if mtu >= 1280 {
 		script += fmt.Sprintf("; ip addr add %v/64 dev wg0 nodad", addr6(s.addr))
 	}
@@ -569,4 +569,9 @@ func (g *guest) allow(t testing.TB, replace bool, prefixes ...string) {
 		u.AllowedIPs = append(u.AllowedIPs, netip.MustParsePrefix(p))
 	}
 	g.site.set(t, uapi.Update{Peers: []uapi.PeerUpdate{u}})
+}
+
+func waitFor(t testing.TB, cond func() error) {
+	t.Helper()
+	nstest.Eventually(t, waiting, cond)
 }

@@ -87,7 +87,7 @@ func sourceRole(args []string) error {
 	}()
 	data, from := make([]byte, 1<<16), stream()
 	if rate > 0 {
-		data = data[:rate/100]
+		data = make([]byte, rate/100)
 	}
 	total := 0
 	for !stop.Load() {
