@@ -23,6 +23,10 @@ fuzz:
 bench:
 	test/run -tags bench -run '^TestBench$$' -count=1 -timeout 30m -v ./test/bench
 
+# Engines beside each other.
+bench-engine:
+	test/run -tags bench -run '^TestBenchEngine$$' -count=1 -timeout 60m -v ./test/bench
+
 idle:
 	test/run -tags bench -run '^TestIdle$$' -count=1 -v ./test/bench
 
@@ -36,4 +40,4 @@ docs:
 	rm -f docs/man/*.1
 	go run ./docs/man docs/man
 
-.PHONY: build test lint fuzz bench idle scale soak docs
+.PHONY: build test lint fuzz bench bench-engine idle scale soak docs
