@@ -49,23 +49,28 @@ func (s *Set) Hold() (pid int, err error) {
 		UserNS: int(s.User.Fd()), NetNS: int(s.Net.Fd()), MountNS: int(s.Mount.Fd()), Joined: true,
 		Dir: "/", Path: []string{"/proc/self/exe"}, Args: []string{HoldArgv0}, Env: []string{"GOMAXPROCS=1"}, FirstClosed: 0,
 	}
-	started := make(chan error, 1)
+	type start struct {
+		pid int
+		err error
+	}
+	started := make(chan start, 1)
 	ended := make(chan struct{})
 	go func() {
 		// The parent-death signal comes when this thread ends.
 		runtime.LockOSThread()
-		pid, err = n.Start()
-		started <- err
+		pid, err := n.Start()
+		started <- start{pid, err}
 		if err == nil {
 			await(pid)
 		}
 		close(ended)
 	}()
-	if err := <-started; err != nil {
-		return 0, fmt.Errorf("hold namespaces: %w", err)
+	holder := <-started
+	if holder.err != nil {
+		return 0, fmt.Errorf("hold namespaces: %w", holder.err)
 	}
-	s.holder.pid, s.holder.ended = pid, ended
-	return pid, nil
+	s.holder.pid, s.holder.ended = holder.pid, ended
+	return holder.pid, nil
 }
 
 func await(pid int) {

@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,9 @@ func Owner(root, name string) string { return owner(filepath.Join(root, name)) }
 type Dir struct {
 	root, name string
 	lock       *os.File
-	published  bool
+
+	moving    sync.Mutex // held while the directory gets its name
+	published bool       // under moving
 }
 
 // Claim takes the name of a tunnel below root and makes its directory, not yet
@@ -170,6 +173,12 @@ func (d *Dir) Name() string { return d.name }
 
 // Path returns where the directory is now; Publish changes it.
 func (d *Dir) Path() string {
+	d.moving.Lock()
+	defer d.moving.Unlock()
+	return d.path()
+}
+
+func (d *Dir) path() string {
 	if d.published {
 		return filepath.Join(d.root, d.name)
 	}
@@ -181,7 +190,9 @@ func (d *Dir) PublishedPath() string { return filepath.Join(d.root, d.name) }
 
 // Publish makes the tunnel visible, all of it at once.
 func (d *Dir) Publish() error {
-	if err := os.Rename(d.Path(), filepath.Join(d.root, d.name)); err != nil {
+	d.moving.Lock()
+	defer d.moving.Unlock()
+	if err := os.Rename(d.path(), filepath.Join(d.root, d.name)); err != nil {
 		return fmt.Errorf("publish tunnel %s: %w", d.name, err)
 	}
 	d.published = true
