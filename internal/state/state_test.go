@@ -224,7 +224,7 @@ func TestDyingOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Stdout.WriteString("claimed\n")
-		select {}
+		unix.Pause()
 	}
 	t.Parallel()
 	root := t.TempDir() + "/w4n"
