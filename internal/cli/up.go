@@ -65,7 +65,7 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 	}
 	stored, err := service.Stored(env.get, os.Getpid())
 	if err != nil {
-		o.Say(err.Error()) // the tunnel is made anew
+		o.Say(err.Error() + "; the tunnel is made anew")
 	}
 	if err := closeOnExec(); err != nil {
 		return err

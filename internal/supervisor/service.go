@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"wireguard4netns/internal/metrics"
@@ -47,7 +48,8 @@ type attendant struct {
 	events  chan tunnel.Event
 	begun   bool
 	working sync.WaitGroup
-	told    string // what of the last STATUS was new
+	told    string      // what of the last STATUS was new
+	deaf    atomic.Bool // the manager did not get the last that it was told
 
 	// handshakes are the last that were seen. Those of other peers were before
 	// known.
@@ -101,9 +103,11 @@ func (a *attendant) end() {
 	}
 }
 
-// tell says in the log what could not be said to the service manager.
+// tell says in the log what could not be said to the service manager, once until it
+// hears again: WATCHDOG=1 would fill the log.
 func (a *attendant) tell(lines ...string) {
-	if err := a.manager.Tell(lines...); err != nil {
+	err := a.manager.Tell(lines...)
+	if deaf := a.deaf.Swap(err != nil); err != nil && !deaf {
 		a.t.Log(err.Error())
 	}
 }

@@ -226,3 +226,47 @@ func TestFDStoreOfAnother(t *testing.T) {
 	})
 	w.mustRun(t, "down", "home")
 }
+
+// What was kept is not what it was: the tunnel is made anew, and that is said.
+func TestFDStoreOfAnything(t *testing.T) {
+	t.Parallel()
+	w := newLinkedHosts(t)
+	conf := writeConf(t, "[Interface]\nPrivateKey = QGh5nzF/zPD0mzLn7HSUNpVkt1vZeNQW0jX+C4kVL3k=\nAddress = 10.77.0.2/32\nDNS = 10.77.0.1\n")
+	before := w.snapshot(t)
+	state := filepath.Join(t.TempDir(), "state")
+	if err := os.WriteFile(state, []byte(`{"Link":{"Name":"wg0"}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const all = "mntns:netlink:netns:state:tun:userns"
+	for _, test := range []struct {
+		promised int // LISTEN_FDS
+		names    string
+		files    []string
+		said     string
+	}{
+		{6, all, []string{state, state, state, state, state, state}, "not one of such a namespace; the tunnel is made anew"},
+		{6, all, []string{"/proc/self/ns/mnt", state, "/proc/self/ns/net", state, "/dev/null", "/proc/self/ns/user"}, "descriptor netlink: not a netlink socket; the tunnel is made anew"},
+		{6, all, []string{state, state}, "is not open; the tunnel is made anew"},
+		{6, "tun", []string{state, state, state, state, state, state}, "6 descriptors, 1 names; the tunnel is made anew"},
+		{2, "tun:tun", []string{state, state}, "is missing of"},
+		{99, "tun", nil, "99 descriptors"},
+	} {
+		cmd := w.user.command("sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`, w.program, "up", "--name", "home", "--ifname", "wg0", conf)
+		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", test.promised), "LISTEN_FDNAMES="+test.names)
+		for _, name := range test.files {
+			f, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), test.said) {
+			t.Errorf("%v: %v: %s", test, err, out)
+		}
+		w.mustRun(t, "exec", "home", "--", "true")
+		w.mustRun(t, "down", "home")
+	}
+	before.Check(t)
+}

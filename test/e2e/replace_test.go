@@ -1,10 +1,16 @@
 package e2e_test
 
 import (
+	"bufio"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"wireguard4netns/internal/nstest"
 )
 
 // A tunnel changes the program that serves it: the process, the link, programs
@@ -81,4 +87,75 @@ func TestReplaceRefused(t *testing.T) {
 	// Where there is none, --replace is up.
 	w.mustRun(t, "up", "--replace", "--name", "new", conf)
 	w.mustRun(t, "down", "new")
+}
+
+// replacement asks a supervisor to become any file.
+type replacement struct{ Socket, Line, File string }
+
+var replaceBy = nstest.NewFunc("replaceBy", func(r replacement) (answer string, err error) {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: r.Socket})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	var rights []byte
+	if r.File != "" {
+		f, err := os.Open(r.File)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		rights = unix.UnixRights(int(f.Fd()))
+	}
+	if _, _, err := c.WriteMsgUnix([]byte(r.Line+"\n"), rights, nil); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(c).ReadString('\n')
+})
+
+// What is no program, or one of a version that hands over otherwise, is refused, and
+// the tunnel goes on as it was.
+func TestReplaceByNonsense(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	conf := w.account(t)
+	before := w.snapshot(t)
+	w.mustRun(t, "up", "--name", "home", conf)
+	old := w.status(t, "home")
+	files := openFiles(t, old.SupervisorPID)
+	for _, r := range []struct{ line, file, said string }{
+		{`{"Replace":{"Format":1}}`, conf, "execute the new program: permission denied"},
+		{`{"Replace":{"Format":1}}`, "/dev/null", "execute the new program: permission denied"},
+		{`{"Replace":{"Format":1}}`, textProgram(t), "execute the new program: exec format error"},
+		{`{"Replace":{"Format":1}}`, "", "no program came with the request"},
+		{`{"Replace":{"Format":99}}`, w.program, "its version and this one cannot hand over to each other"},
+	} {
+		got, err := replaceBy.Call(w.user.command, replacement{old.Directory + "/control", r.line, r.file})
+		if err != nil || !strings.Contains(got, r.said) {
+			t.Errorf("%s with %q: %s, %v", r.line, r.file, got, err)
+		}
+	}
+	if s := w.status(t, "home"); s.SupervisorPID != old.SupervisorPID || s.EnginePID != old.EnginePID {
+		t.Errorf("before %+v\nafter %+v", old, s)
+	}
+	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String()), " 0% packet loss")
+	nstest.Eventually(t, waiting, func() error {
+		// One is the connection of who asks no more, another the state that is kept.
+		if now := openFiles(t, old.SupervisorPID); now > files+1 {
+			return fmt.Errorf("%d open files, before %d", now, files)
+		}
+		return nil
+	})
+	w.mustRun(t, "down", "home")
+	before.Check(t)
+}
+
+// textProgram is a file that may be executed and is none.
+func textProgram(t *testing.T) string {
+	t.Helper()
+	path := t.TempDir() + "/text"
+	if err := os.WriteFile(path, []byte("just text\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -561,7 +561,7 @@ func TestNotifyNobody(t *testing.T) {
 	cmd := w.tool("up", "--name", "home", w.account(t))
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+filepath.Join(t.TempDir(), "gone"))
 	out, err := cmd.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "tell the service manager: ") {
+	if err != nil || !strings.Contains(string(out), "tell the service manager at ") {
 		t.Errorf("%v: %s", err, out)
 	}
 	w.mustRun(t, "down", "home")
