@@ -23,8 +23,8 @@ themselves:
     W4N_INTERFACE    the link
     W4N_DIRECTORY    its directory
     W4N_UAPI_SOCKET  its UAPI socket
-The process has no keys and no rights, and ends with the tunnel or its supervisor;
-what has joined stays. Who joins with a plain uid has no rights over the link and the
+The process has no keys and no rights, and ends with the tunnel or its supervisor,
+and when "up --replace" changes that; what has joined stays. Who joins with a plain uid has no rights over the link and the
 mounts either.
 
 A rootless podman is in a user namespace of its own and cannot join: attach to a
