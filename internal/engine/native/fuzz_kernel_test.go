@@ -53,7 +53,7 @@ func newKernel(t testing.TB) *kernel {
 		t.Cleanup(func() { _ = unix.Close(tap) })
 	}
 	host.Run(t, "sh", "-ec", `ip link add br0 type bridge stp_state 0 mcast_snooping 0
-for link in br0 ta tb; do ip link set $link addrgenmode none; done
+for link in ta tb br0; do ip link set $link addrgenmode none mtu 9000; done
 ip link set ta master br0
 ip link set tb master br0 txqueuelen 1000
 for link in br0 ta tb; do ip link set $link up; done`)
