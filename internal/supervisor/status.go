@@ -62,7 +62,7 @@ const statusTime = 2 * time.Second
 // none is used after three (whitepaper, 6.1: Reject-After-Time).
 const staleHandshake = 180 * time.Second
 
-// status tells of a tunnel all but Processes, which whoever asks looks for.
+// status tells of a tunnel all but Processes.
 func status(t *tunnel.Tunnel) *Status {
 	p := t.Plan()
 	s := &Status{
