@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -376,7 +375,7 @@ func TestSuiteRekey(t *testing.T) {
 // What takes its time, all at once: each waits, and does nothing.
 func TestSuiteTimes(t *testing.T) {
 	t.Parallel()
-	var all sync.WaitGroup
+	tests := make(map[string]func(*testing.T))
 	for _, engine := range Names {
 		for name, test := range map[string]func(t *testing.T, s *site){
 			"cookie":               checkCookie,
@@ -384,16 +383,14 @@ func TestSuiteTimes(t *testing.T) {
 			"passive keepalive":    checkPassiveKeepalive,
 			"persistent keepalive": checkPersistentKeepalive,
 		} {
-			all.Go(func() {
-				t.Run(engine+","+name, func(t *testing.T) {
-					s := openSite(t, engine, "10.9.0.1", testMTU)
-					s.up(t)
-					test(t, s)
-				})
-			})
+			tests[engine+","+name] = func(t *testing.T) {
+				s := openSite(t, engine, "10.9.0.1", testMTU)
+				s.up(t)
+				test(t, s)
+			}
 		}
 	}
-	all.Wait()
+	atOnce(t, tests)
 }
 
 // Who answers with another preshared key is not believed.
