@@ -94,6 +94,9 @@ func openSite(t testing.TB, engine, addr string, mtu int) *site {
 			t.Errorf("%s died %d times, of which the test knows %d", engine, n, s.kills)
 		}
 		s.engine.Close()
+		if strings.Contains(s.log(), "DATA RACE") { // of an engine built with -race
+			t.Errorf("%s has a race:\n%s", engine, s.log())
+		}
 		if t.Failed() {
 			log := s.log()
 			t.Logf("the end of the log of %v:\n%s", s.addr, log[max(0, len(log)-4000):])
