@@ -22,8 +22,8 @@ const (
 // own, so that packets need not wait for them.
 //
 //	offer (inbound thread)           run
-//	mac1 ──▶ at most maxLetters ──▶ under load: mac2, else a cookie; few a second
-//	           else it is lost       from one address ──▶ the handshake itself
+//	room? ──▶ mac1 ──▶ letters ──▶ under load: mac2, else a cookie; few a second
+//	else it is lost                 from one address ──▶ the handshake itself
 type answerer struct {
 	device  *device
 	letters chan letter
@@ -46,6 +46,9 @@ func (a *answerer) init(d *device) {
 // offer takes a copy of a message if there is reason to read it. It allocates
 // nothing.
 func (a *answerer) offer(message []byte, from *origin, now time.Duration) {
+	if len(a.letters) == cap(a.letters) {
+		return // a flood costs no more than to receive it
+	}
 	id := a.device.identity.Load()
 	if id == nil || kindOf(message) != typeCookie && !id.macs.validMAC1(message) {
 		return
