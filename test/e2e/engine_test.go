@@ -147,7 +147,7 @@ func stalls(t testing.TB, report []byte) map[string]time.Duration {
 		if all < 3 {
 			t.Fatalf("%s: iperf3 reported on %v seconds only", direction, all)
 		}
-		if stall > 0 {
+		if stall > 0.5 { // the last interval may be short
 			t.Errorf("%s: nothing came at the end, for %v seconds", direction, stall)
 		}
 	}
