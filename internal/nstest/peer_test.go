@@ -50,8 +50,8 @@ func TestUpstreamPeer(t *testing.T) {
 			account := peer.NewAccount(t, internetAddr, nstest.AccountOptions{PSK: true})
 			bringUp(t, user, account)
 
-			user.Run(t, "ping", "-c1", "-W15", peer.Addr4.String())
-			user.Run(t, "ping", "-c1", "-W15", peer.Addr6.String())
+			user.Run(t, "ping", "-c1", "-w15", peer.Addr4.String())
+			user.Run(t, "ping", "-c1", "-w15", peer.Addr6.String())
 			if peer.LastHandshake(t, account).IsZero() {
 				t.Error("no handshake at the peer")
 			}
@@ -73,7 +73,7 @@ func TestPeerSpeaksFirst(t *testing.T) {
 	peer := nstest.StartUpstream(t, internet)
 	account := peer.NewAccount(t, internetAddr, nstest.AccountOptions{Listen: netip.MustParseAddrPort("192.0.2.1:40000")})
 	bringUp(t, user, account)
-	peer.Run(t, "ping -c1 -W15 "+account.Addr4.String())
+	peer.Run(t, "ping -c1 -w15 "+account.Addr4.String())
 	if peer.LastHandshake(t, account).IsZero() {
 		t.Error("no handshake at the peer")
 	}
@@ -87,7 +87,7 @@ func TestCapture(t *testing.T) {
 	bringUp(t, user, account)
 	wire := nstest.StartCapture(t, user, "eth0")
 	all := nstest.StartCapture(t, user, "")
-	user.Run(t, "ping", "-c1", "-W15", peer.Addr6.String())
+	user.Run(t, "ping", "-c1", "-w15", peer.Addr6.String())
 
 	seen := map[string]bool{}
 	for _, p := range wire.Stop(t) {

@@ -38,7 +38,7 @@ func TestRootNetNS(t *testing.T) {
 				target = strconv.Itoa(hold(t, resident))
 			}
 			attach := w.attach(t, "-c", target, "wg0", conf)
-			run("ip", "netns", "exec", name, "ping", "-c1", "-W15", "10.77.0.1")
+			run("ip", "netns", "exec", name, "ping", "-c1", "-w15", "10.77.0.1")
 			if _, err := echo.Call(inside, transfer{Addr: "10.77.0.1:7", Bytes: 256 << 10}); err != nil {
 				t.Error(err)
 			}

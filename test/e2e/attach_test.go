@@ -99,7 +99,7 @@ func TestAttachPlain(t *testing.T) {
 
 	// The tunnel runs: it is enough to set the link up.
 	succeed(t, enter(pid, "sh", "-ec", "ip addr add "+account.Addr4.String()+" dev wg0; ip link set wg0 up; ip route add default dev wg0"))
-	succeed(t, enter(pid, "ping", "-c1", "-W15", w.peer.Addr4.String()))
+	succeed(t, enter(pid, "ping", "-c1", "-w15", w.peer.Addr4.String()))
 
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestAttachExitFD(t *testing.T) {
 				return w.tool("attach", flag, "--exit-fd=4", "-c", strconv.Itoa(pid), "wg0", conf)
 			}, exit)
 			exit.Close()
-			succeed(t, enter(pid, "ping", "-c1", "-W15", w.peer.Addr4.String()))
+			succeed(t, enter(pid, "ping", "-c1", "-w15", w.peer.Addr4.String()))
 			if err := tell(ours); err != nil {
 				t.Fatal(err)
 			}
@@ -210,7 +210,7 @@ func TestAttachDescriptor(t *testing.T) {
 	end()
 	nstest.Eventually(t, goneWithin, func() error { return expectGone(pid) })
 	// The peer still has somebody at the other end.
-	w.peer.Run(t, "ping -c1 -W15 "+account.Addr4.String())
+	w.peer.Run(t, "ping -c1 -w15 "+account.Addr4.String())
 	ours.Close()
 	if code := exitCode(t, cmd, goneWithin); code != 0 {
 		t.Errorf("exit code %d", code)

@@ -85,7 +85,7 @@ func (w *world) checkCalls(t *testing.T, traffic func(conf string)) {
 			cmd, app, _ := w.runApp(t, writeConf(t, conf))
 			w.peer.Run(t, fmt.Sprintf("ping -c1 -W10 %s && ping -c1 -W10 %s", account.Addr4, account.Addr6))
 			// And back: where it called from is known now.
-			succeed(t, w.inApp(app)("ping", "-c1", "-W15", w.peer.Addr4.String()))
+			succeed(t, w.inApp(app)("ping", "-c1", "-w15", w.peer.Addr4.String()))
 			cmd.Process.Kill()
 		})
 	}

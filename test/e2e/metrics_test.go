@@ -103,7 +103,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v", values)
 	}
 
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	values, text := w.metrics(t, "unix:"+socket)
 	p := w.status(t, "home").Peers[0]
 	if values["peer_receive_bytes_total "+peer] != float64(p.RxBytes) || values["peer_transmit_bytes_total "+peer] != float64(p.TxBytes) ||

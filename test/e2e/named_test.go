@@ -57,7 +57,7 @@ func TestNamedTunnel(t *testing.T) {
 	if s := w.status(t, "home"); s.State != "idle" || len(s.Processes) != 0 || s.Interface != "wg0" || s.MTU != 1440 {
 		t.Errorf("before the first packet: %+v", s)
 	}
-	if out := w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String()); !strings.Contains(out, " 0% packet loss") {
+	if out := w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()); !strings.Contains(out, " 1 received") {
 		t.Errorf("ping: %s", out)
 	}
 	s := w.status(t, "home")
@@ -184,7 +184,7 @@ func TestNamedSupervisorKilled(t *testing.T) {
 		t.Errorf("the program has a network: %v", err)
 	}
 	w.mustRun(t, "up", "--name", "home", conf)
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	w.mustRun(t, "down", "home")
 }
 

@@ -164,7 +164,7 @@ func TestHooks(t *testing.T) {
 		"PostUp = ip route add 10.77.0.0/16 dev %i",
 		"PostUp = echo said by the hook",
 		"PostDown = touch "+mark)
-	out, said := outputs(t, w.tool("run", "--hooks", conf, "--", "sh", "-ec", "ip route; ping -c1 -W15 10.77.0.1"))
+	out, said := outputs(t, w.tool("run", "--hooks", conf, "--", "sh", "-ec", "ip route; ping -c1 -w15 10.77.0.1"))
 	contains(t, out, "10.77.0.0/16 dev wg0")
 	contains(t, said, "running PreUp inside: ip link show", "running PostUp inside: ip route add 10.77.0.0/16 dev wg0", "said by the hook", "running PostDown inside")
 	if _, err := os.Stat(mark); err != nil {

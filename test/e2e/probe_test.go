@@ -52,8 +52,8 @@ func (in transfer) run() error {
 // command puts a program where the tunnel is.
 func checkTraffic(t testing.TB, command commander, peer *nstest.Peer) {
 	t.Helper()
-	succeed(t, command("ping", "-c1", "-W15", peer.Addr4.String()))
-	succeed(t, command("ping", "-c1", "-W15", peer.Addr6.String()))
+	succeed(t, command("ping", "-c1", "-w15", peer.Addr4.String()))
+	succeed(t, command("ping", "-c1", "-w15", peer.Addr6.String()))
 	checkEcho(t, command, peer)
 }
 

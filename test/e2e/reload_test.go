@@ -33,7 +33,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 	w.mustRun(t, "up", "--name", "home", conf)
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	// A program that runs all the time, and says what it sees at each line of input.
 	app := w.tool("exec", "home", "--", "sh", "-c", `while read -r line; do eval "$line" 2>&1; echo; echo END; done`)
 	_, see := ask(t, app)
@@ -76,7 +76,7 @@ func TestReload(t *testing.T) {
 	// Back to how it was: the peer answers, in the same session.
 	edit(t, "[Interface]", "[Interface] # again")
 	w.mustRun(t, "reload", "home")
-	contains(t, see("ping -c 1 -W 15 "+w.peer.Addr4.String()), " 0% packet loss")
+	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " 1 received")
 	if got := w.mustRun(t, "show", "home", "latest-handshakes"); got != handshake {
 		t.Errorf("the session with the peer began anew: %s, then %s", handshake, got)
 	}

@@ -124,7 +124,7 @@ func TestSaveConfig(t *testing.T) {
 	sameAsShown(t, want, shown)
 
 	w.mustRun(t, "up", s.path)
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	w.mustRun(t, "set", "home", "peer", s.named, "endpoint", "192.0.2.5:5")
 	w.mustRun(t, "down", "home")
 	s.check(t, strings.Replace(want, vpnName+":9", "192.0.2.5:5", 1), 0o600)
@@ -174,10 +174,10 @@ func TestSaveConfigRoamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	hold(t, app)
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	w.internet.Run(t, "ip", "address", "del", "192.0.2.1/24", "dev", "eth0")
 	w.internet.Run(t, "ip", "address", "add", "192.0.2.7/24", "dev", "eth0")
-	w.internet.Run(t, "ping", "-c", "1", "-W", "15", "-I", "wg0", s.account.Addr4.String())
+	w.internet.Run(t, "ping", "-c", "1", "-w", "15", "-I", "wg0", s.account.Addr4.String())
 	nstest.Eventually(t, 15*time.Second, func() error {
 		if at := w.mustRun(t, "show", "home", "endpoints"); !strings.Contains(at, "192.0.2.7:") {
 			return fmt.Errorf("endpoints: %s", at)

@@ -156,7 +156,7 @@ func TestNotify(t *testing.T) {
 		}
 		return n
 	}
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	bySupervisor(m.await(t, "STATUS of a tunnel that is up", func(n notice) bool { return n.value("STATUS") == "wg0 up" }))
 	if err := syscall.Kill(s.EnginePID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -414,7 +414,7 @@ func TestTunnelUnderUnit(t *testing.T) {
 	ping := func() {
 		t.Helper()
 		// One answer is enough: what an engine that is killed has read is lost.
-		w.mustRun(t, "exec", "home", "--", "ping", "-c", "5", "-i", "0.3", "-W", "15", w.peer.Addr4.String())
+		w.mustRun(t, "exec", "home", "--", "ping", "-c", "5", "-i", "0.3", "-w", "15", w.peer.Addr4.String())
 	}
 	ping()
 	if err := syscall.Kill(w.status(t, "home").EnginePID, syscall.SIGKILL); err != nil {
@@ -507,7 +507,7 @@ func TestHooksOutside(t *testing.T) {
 		lacks(t, text, w.secrets(t, conf)...)
 	}
 	check("up", map[string]string{"W4N_PEER": ""})
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	check("handshake", map[string]string{"W4N_PEER": s.Peers[0].PublicKey, "W4N_ENDPOINT": s.Peers[0].Endpoint, "W4N_PEER_NAME": s.Peers[0].Name})
 	w.mustRun(t, "down", "home")
 	check("down", map[string]string{"W4N_PEER": ""})
@@ -524,7 +524,7 @@ func TestHooksOutside(t *testing.T) {
 		}
 		return nil
 	})
-	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-W", "15", w.peer.Addr4.String())
+	w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String())
 	w.mustRun(t, "down", "home")
 	w.mustRun(t, "run", "--on-up", "echo $W4N_EVENT >"+dir+"/run", "--on-down", "cat "+dir+"/run >"+dir+"/last", conf, "true")
 	if last, err := os.ReadFile(filepath.Join(dir, "last")); err != nil || string(last) != "up\n" {

@@ -54,7 +54,7 @@ func TestWG(t *testing.T) {
 	inApp := w.inApp(app)
 	alive := func() {
 		t.Helper()
-		succeed(t, inApp("ping", "-c1", "-W15", w.peer.Addr4.String()))
+		succeed(t, inApp("ping", "-c1", "-w15", w.peer.Addr4.String()))
 	}
 	alive()
 
@@ -69,7 +69,7 @@ func TestWG(t *testing.T) {
 		t.Errorf("a packet passed that allowed-ips leaves out:\n%s", out)
 	}
 	wg("set", "wg0", "peer", account.PeerKey, "allowed-ips", "0.0.0.0/0,::/0")
-	succeed(t, inApp("ping", "-c1", "-W15", w.peer.Addr6.String()))
+	succeed(t, inApp("ping", "-c1", "-w15", w.peer.Addr6.String()))
 
 	port := 40000 + os.Getpid()%10000
 	wg("set", "wg0", "listen-port", strconv.Itoa(port))

@@ -118,7 +118,7 @@ func TestDaemonKeepsTunnel(t *testing.T) {
 	m, peer := newMachineWithPeer(t)
 	before := nstest.TakeSnapshot(t, m.Host, "/run")
 	left := leaveBehind(t, m)
-	if code := left.do("ping -c1 -W15 " + peer.Addr4.String()); code != "0" {
+	if code := left.do("ping -c1 -w15 " + peer.Addr4.String()); code != "0" {
 		t.Errorf("ping after the start had returned: exit code %s", code)
 	}
 	if code := left.do(fetch(peer.Addr4.String())); code != "0" {
@@ -167,7 +167,7 @@ func TestKilledSupervisorFailsClosed(t *testing.T) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	nstest.Start(t, cmd)
-	if code := app.do("ping -c1 -W15 " + peer.Addr4.String()); code != "0" {
+	if code := app.do("ping -c1 -w15 " + peer.Addr4.String()); code != "0" {
 		t.Errorf("ping: exit code %s", code)
 	}
 	unix.Kill(m.processNamed(t, "wireguard4netns-supervisor"), unix.SIGKILL)

@@ -35,7 +35,7 @@ func connected(t *testing.T) (m *machine, peer netip.Addr) {
 // busyTunnel starts a tunnel with traffic in it that lasts as long as its input.
 func (m *machine) busyTunnel(t *testing.T, name string, peer netip.Addr) io.Closer {
 	t.Helper()
-	script := fmt.Sprintf(`printf '%[1]s' >/proc/$$/comm; ping -c 1 -W 15 %[2]s >/dev/null; ping -q -i 0.1 -s 1000 %[2]s >/dev/null & echo ready; read -r _; kill $!`, evilName, peer)
+	script := fmt.Sprintf(`printf '%[1]s' >/proc/$$/comm; ping -c 1 -w 15 %[2]s >/dev/null; ping -q -i 0.1 -s 1000 %[2]s >/dev/null & echo ready; read -r _; kill $!`, evilName, peer)
 	cmd := m.run("--name", name, "--", "bash", "-c", script)
 	in, err := cmd.StdinPipe()
 	if err != nil {
