@@ -50,7 +50,7 @@ func TestAskedDuringReplace(t *testing.T) {
 		})
 	}
 	all.Wait()
-	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " 1 received")
+	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " bytes from ")
 	for _, p := range w.machine.Processes() {
 		if strings.Contains(p.Command, "defunct") {
 			t.Errorf("left: %v", p)
@@ -103,7 +103,7 @@ func TestAskedWhileEngineRestarts(t *testing.T) {
 			t.Errorf("after %q: %d engines", args, engines)
 		}
 	}
-	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " 1 received")
+	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " bytes from ")
 	w.mustRun(t, "down", "home")
 	before.Check(t)
 }
@@ -161,7 +161,7 @@ func TestDirectoryRemoved(t *testing.T) {
 		if gone == "lock" || gone == "log" || gone == "wg0.sock" {
 			w.mustRun(t, "reload", "home")
 			w.mustRun(t, "up", "--replace", "--name", "home", conf)
-			contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " 1 received")
+			contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " bytes from ")
 			w.mustRun(t, "down", "home")
 		} else if err := syscall.Kill(s.SupervisorPID, syscall.SIGTERM); err != nil {
 			t.Error(err)

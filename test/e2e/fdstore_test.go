@@ -172,7 +172,7 @@ func TestFDStore(t *testing.T) {
 	contains(t, see("cat /etc/resolv.conf"), "search example.com")
 	contains(t, see("ip addr show wg0"), "10.77.0.2/32", "10.77.0.22/32")
 	stream.check(t, waiting)
-	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " 1 received")
+	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " bytes from ")
 	input.Close()
 	if code := exitCode(t, app, waiting); code != 7 {
 		t.Errorf("the program's exit code is %d", code)
@@ -216,7 +216,7 @@ func TestFDStoreOfAnother(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "not taken over: link wg0: it was kept of another tunnel") {
 		t.Errorf("%v: %s", err, out)
 	}
-	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " 1 received")
+	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " bytes from ")
 	// systemd keeps what has the same name beside each other.
 	nstest.Eventually(t, waiting, func() error {
 		if kept, removed := store.count(); kept < 6 || removed < 7 {

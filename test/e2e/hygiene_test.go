@@ -139,7 +139,8 @@ func look(t *testing.T, pid int) use {
 func (u use) check(t *testing.T, when string, start use) {
 	t.Helper()
 	for kind, n := range u.files {
-		if n > start.files[kind] {
+		// Connections that their other end has just closed may be there still.
+		if most := start.files[kind]; n > most && (kind != "socket" || n > most+2) {
 			t.Errorf("%s %d descriptors are of %s, before %d", when, n, kind, start.files[kind])
 		}
 	}

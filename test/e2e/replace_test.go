@@ -23,7 +23,7 @@ func TestReplace(t *testing.T) {
 	w.mustRun(t, "up", "--name", "home", conf)
 	app := w.tool("exec", "home", "--", "sh", "-c", `while read -r line; do eval "$line" 2>&1; echo; echo END; done; exit 7`)
 	input, see := ask(t, app)
-	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " 1 received")
+	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " bytes from ")
 	stream := startStream(t, w, "home", 9000)
 	peer := w.status(t, "home").Peers[0]
 	w.mustRun(t, "set", "home", "peer", peer.PublicKey, "persistent-keepalive", "17")
@@ -54,7 +54,7 @@ func TestReplace(t *testing.T) {
 		t.Errorf("another link or namespace: %s, before %s", got, link)
 	}
 	stream.check(t, waiting)
-	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " 1 received")
+	contains(t, see("ping -c 1 -w 15 "+w.peer.Addr4.String()), " bytes from ")
 	for _, p := range w.machine.Processes() {
 		if strings.Contains(p.Command, "defunct") || p.PID == old.EnginePID {
 			t.Errorf("left: %+v", p)
@@ -138,7 +138,7 @@ func TestReplaceByNonsense(t *testing.T) {
 	if s := w.status(t, "home"); s.SupervisorPID != old.SupervisorPID || s.EnginePID != old.EnginePID {
 		t.Errorf("before %+v\nafter %+v", old, s)
 	}
-	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " 1 received")
+	contains(t, w.mustRun(t, "exec", "home", "--", "ping", "-c", "1", "-w", "15", w.peer.Addr4.String()), " bytes from ")
 	nstest.Eventually(t, waiting, func() error {
 		// One is the connection of who asks no more, another the state that is kept.
 		if now := openFiles(t, old.SupervisorPID); now > files+1 {
