@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,6 +79,28 @@ func StartUpstream2022(t testing.TB, h *Host) *Peer {
 	return startWireguardGo(t, h, program)
 }
 
+// StartUpstreamAcross starts wireguard-go, as published, with its UDP socket in one
+// Host and its link, wg0, in another. It returns its process and the path of its
+// configuration socket.
+func StartUpstreamAcross(t testing.TB, outside, inside *Host) (process *os.Process, socket string) {
+	t.Helper()
+	program, err := upstream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("wg%d", inside.PID())
+	cmd, socket := serveWireguardGo(t, outside, program, name)
+	labPID, err := lab()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Only root of the lab has capabilities over both Hosts.
+	output(t, exec.Command("nsenter", "--preserve-credentials",
+		"--user="+nsPath(labPID, "user"), "--net="+nsPath(outside.PID(), "net"), "--",
+		"ip", "link", "set", name, "netns", strconv.Itoa(inside.PID()), "name", "wg0"))
+	return cmd.Process, socket
+}
+
 const upstreamModule = "golang.zx2c4.com/wireguard"
 
 func upstream() (string, error) {
@@ -106,21 +129,28 @@ func upstream2022() (string, error) {
 
 func startWireguardGo(t testing.TB, h *Host, program string) *Peer {
 	t.Helper()
-	process := h.Command(program, "--foreground", "wg0")
-	// As a daemon is: the kernel shares out processors by session
-	// (sched_autogroup, sched(7)).
-	process.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	Start(t, process)
-	Eventually(t, 10*time.Second, func() error {
-		_, err := os.Stat(h.Path("/run/wireguard/wg0.sock"))
-		return err
-	})
+	process, _ := serveWireguardGo(t, h, program, "wg0")
 	p := &Peer{Host: h, process: process, run: func(script string) (string, error) {
 		out, err := h.Command("sh", "-ec", script).CombinedOutput()
 		return string(out), err
 	}}
 	p.configure(t)
 	return p
+}
+
+func serveWireguardGo(t testing.TB, h *Host, program, link string) (process *exec.Cmd, socket string) {
+	t.Helper()
+	process = h.Command(program, "--foreground", link)
+	// As a daemon is: the kernel shares out processors by session
+	// (sched_autogroup, sched(7)).
+	process.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	Start(t, process)
+	socket = h.Path("/run/wireguard/" + link + ".sock")
+	Eventually(t, 10*time.Second, func() error {
+		_, err := os.Stat(socket)
+		return err
+	})
+	return process, socket
 }
 
 // configure gives wg0, which exists, its key, port and addresses.

@@ -4,6 +4,7 @@ package bench_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/json"
@@ -30,6 +31,7 @@ import (
 var (
 	engineRounds = flag.Int("engine-rounds", 7, "how often each pair of engines is measured")
 	engineExe    = flag.String("engine-program", "", "the program to measure; default: this module's")
+	engineOther  = flag.String("engine-other", "", "another build: only its native engine is measured beside the program's")
 	engineTests  = flag.String("engine-tests", "", "only the rows whose names hold this")
 )
 
@@ -45,16 +47,25 @@ type pairing struct {
 // site is an engine and the machine that has it as network.
 type site struct {
 	host   *nstest.Host
-	engine *engine.Engine
+	engine speaker
 	addr   netip.Addr
 	key    *ecdh.PrivateKey
 	shell  *shell
 }
 
+// speaker is a process that speaks WireGuard: an engine of ours, or wireguard-go
+// as a program.
+type speaker interface {
+	Pid() int
+	Get(context.Context) ([]byte, error)
+	Set(ctx context.Context, body []byte) error
+}
+
 // kind says how a site is made.
 type kind struct {
 	engine string
-	flags  uint16 // of the TUN device
+	flags  uint16       // of the TUN device
+	at     *nstest.Host // where wireguard-go runs as a program of its own; nil: engine does
 }
 
 const offloads = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
@@ -66,15 +77,24 @@ func TestBenchEngine(t *testing.T) {
 	if program == "" {
 		program = nstest.Build(t)
 	}
-	native, wggo := kind{engine.Native, offloads}, kind{engine.WireGuardGo, offloads}
-	plain := kind{engine.WireGuardGo, unix.IFF_TUN | unix.IFF_NO_PI}
-	all := []*pairing{
+	native, wggo := kind{engine: engine.Native, flags: offloads}, kind{engine: engine.WireGuardGo, flags: offloads}
+	plain := kind{engine: engine.WireGuardGo, flags: unix.IFF_TUN | unix.IFF_NO_PI}
+	if *engineOther != "" {
+		benchEngines(t, []*pairing{newPairing(t, program, "native", native, native), newPairing(t, *engineOther, "other", native, native)})
+		return
+	}
+	asProgram := kind{at: nstest.NewHost(t)}
+	benchEngines(t, []*pairing{
 		newPairing(t, program, "native", native, native),
 		newPairing(t, program, "wireguard-go", wggo, wggo),
 		newPairing(t, program, "native, peer wireguard-go", native, wggo),
 		newPairing(t, program, "wireguard-go, peer native", wggo, native),
 		newPairing(t, program, "wireguard-go, no offload", plain, plain),
-	}
+		newPairing(t, program, "wireguard-go, as published", asProgram, asProgram),
+	})
+}
+
+func benchEngines(t *testing.T, all []*pairing) {
 	for round := range *engineRounds {
 		for i := range all {
 			all[(i+round)%len(all)].measure(t)
@@ -99,24 +119,50 @@ func newPairing(t *testing.T, program, name string, near, far kind) *pairing {
 
 func newSite(t *testing.T, program, addr string, k kind) *site {
 	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr)}
-	tun := openTUN(t, s.host, k.flags)
+	if k.at != nil {
+		s.engine = newPublished(t, k.at, s.host)
+	} else {
+		s.engine = newOwn(t, program, s.host, k)
+	}
 	s.host.Run(t, "ip", "addr", "add", addr+"/24", "dev", "wg0")
 	s.host.Run(t, "ip", "link", "set", "wg0", "mtu", strconv.Itoa(mtu), "up")
 	var err error
-	s.engine, err = engine.Open(t.Context(), engine.Config{
-		Exe: program, IfName: "wg0", MTU: mtu, TUN: tun, Engine: k.engine, Sandbox: sandbox.Auto,
-		Log: func(line string) { t.Log(line) },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.engine.Close)
 	if s.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
 	s.shell = newShell(t, s.host.Command("sh"))
 	return s
 }
+
+func newOwn(t *testing.T, program string, h *nstest.Host, k kind) *engine.Engine {
+	e, err := engine.Open(t.Context(), engine.Config{
+		Exe: program, IfName: "wg0", MTU: mtu, TUN: openTUN(t, h, k.flags), Engine: k.engine, Sandbox: sandbox.Auto,
+		Log: func(line string) { t.Log(line) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+// published is wireguard-go as a program of its own, asked over its socket.
+type published struct {
+	*uapi.Conn
+	pid int
+}
+
+func newPublished(t *testing.T, outside, inside *nstest.Host) published {
+	process, socket := nstest.StartUpstreamAcross(t, outside, inside)
+	conn, err := uapi.Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return published{conn, process.Pid}
+}
+
+func (p published) Pid() int { return p.pid }
 
 func openTUN(t *testing.T, h *nstest.Host, flags uint16) *os.File {
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.PID()))
@@ -198,8 +244,8 @@ var tcpRows = []struct{ name, flags string }{
 }
 
 func (p *pairing) measure(t *testing.T) {
-	if p.wants("start") {
-		p.add("start to handshake, ms", p.startToHandshake(t))
+	if own, ok := p.near.engine.(*engine.Engine); ok && p.wants("start") {
+		p.add("start to handshake, ms", p.startToHandshake(t, own))
 	}
 	p.pings(t, "ping idle", 100)
 	for _, row := range tcpRows {
@@ -230,14 +276,14 @@ func (p *pairing) add(figure string, value float64) {
 
 // startToHandshake kills the near engine: the next one starts, is configured and
 // calls its peer by itself.
-func (p *pairing) startToHandshake(t *testing.T) float64 {
+func (p *pairing) startToHandshake(t *testing.T, near *engine.Engine) float64 {
 	began := time.Now()
-	before := p.near.engine.Restarts()
-	if err := unix.Kill(p.near.engine.Pid(), unix.SIGKILL); err != nil {
+	before := near.Restarts()
+	if err := unix.Kill(near.Pid(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	nstest.Eventually(t, 10*time.Second, func() error {
-		if p.near.engine.Restarts() == before || p.near.state(t).Peers[0].LastHandshake.IsZero() {
+		if near.Restarts() == before || p.near.state(t).Peers[0].LastHandshake.IsZero() {
 			return fmt.Errorf("no handshake")
 		}
 		return nil
@@ -339,7 +385,7 @@ func reportEngines(t *testing.T, all []*pairing) {
 	for _, p := range all {
 		fmt.Fprintf(&b, " %s |", p.name)
 	}
-	fmt.Fprintf(&b, " native / wireguard-go |\n|%s\n", strings.Repeat("---|", len(all)+2))
+	fmt.Fprintf(&b, " %s / %s |\n|%s\n", all[0].name, all[1].name, strings.Repeat("---|", len(all)+2))
 	var figures []string
 	for figure := range all[0].figures {
 		figures = append(figures, figure)
@@ -349,6 +395,10 @@ func reportEngines(t *testing.T, all []*pairing) {
 		fmt.Fprintf(&b, "| %s |", figure)
 		for _, p := range all {
 			v := p.figures[figure]
+			if len(v) == 0 {
+				b.WriteString(" – |")
+				continue
+			}
 			fmt.Fprintf(&b, " %.2f (%.2f–%.2f) |", median(v), slices.Min(v), slices.Max(v))
 		}
 		fmt.Fprintf(&b, " %.2f |\n", median(all[0].figures[figure])/median(all[1].figures[figure]))
