@@ -65,7 +65,7 @@ func ParseTarget(s string) (Target, error) { return ns.ParseTarget(s) }
 // App is a program to run in a tunnel.
 type App = ns.App
 
-// Engines are the names of what can speak WireGuard.
+// Engines are the names of what can speak WireGuard, the default first.
 var Engines = engine.Names
 
 // SandboxLevel says how much of the engine's sandbox must be there: SandboxAuto

@@ -32,7 +32,7 @@ func (f *tunnelFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.name, "name", "", "`NAME` of the tunnel (default: made of the link's name and a number)")
 	flags.DurationVar(&f.wait, "wait", 0, "wait so long for the first handshake before going on")
 	flags.Lookup("wait").NoOptDefVal = "30s"
-	flags.Var(&f.engine, "engine", "what speaks WireGuard: "+strings.Join(wireguard4netns.Engines, " or "))
+	flags.Var(&f.engine, "engine", "what speaks WireGuard: "+strings.Join(wireguard4netns.Engines, " (the default) or "))
 	flags.TextVar(&f.sandbox, "sandbox", f.sandbox, "of the process that holds the keys: auto (all that the machine allows), strict or none")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and touch nothing")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say what was decided and done")

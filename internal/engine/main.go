@@ -29,12 +29,12 @@ const (
 
 // Engines that there are.
 const (
-	WireGuardGo = "wireguard-go"
 	Native      = "native"
+	WireGuardGo = "wireguard-go"
 )
 
-// Names are those of all engines.
-var Names = []string{WireGuardGo, Native}
+// Names are those of all engines, the default first.
+var Names = []string{Native, WireGuardGo}
 
 // Main is the engine process: args are its arguments after Argv0, lines of its
 // log go to stderr. It returns the exit code.
@@ -74,12 +74,12 @@ func run(args []string, stderr io.Writer) error {
 		}
 		return err
 	}
-	if o.engine == Native {
-		return native.Run(context.Background(), tunFD, control, native.Options{
+	if o.engine == WireGuardGo {
+		return wggo.Run(context.Background(), tunFD, control, wggo.Options{
 			MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal,
 		})
 	}
-	return wggo.Run(context.Background(), tunFD, control, wggo.Options{
+	return native.Run(context.Background(), tunFD, control, native.Options{
 		MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal,
 	})
 }

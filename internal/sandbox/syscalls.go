@@ -27,7 +27,7 @@ const (
 	withoutBits
 )
 
-// engineCalls is what wireguard-go on the Go runtime does once all is open.
+// engineCalls is what an engine on the Go runtime does once all is open.
 // Names that an architecture has not are left out there. The first of the list
 // are met first by each packet.
 //

@@ -28,21 +28,21 @@ func (w *world) with(t testing.TB, engine string) *world {
 	return w
 }
 
-// TestNativeUpstream: the native engine and wireguard-go as published, each in
-// both roles.
-func TestNativeUpstream(t *testing.T) {
+// TestWireGuardGo: the engine that is not the default, with wireguard-go as published
+// in both roles. All other tests use the default.
+func TestWireGuardGo(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t).with(t, "native")
+	w := newWorld(t).with(t, "wireguard-go")
 	cmd, app, _ := w.runApp(t, w.account(t))
 	checkTraffic(t, w.inApp(app), w.peer)
 	found := 0
 	for _, p := range w.machine.Processes() {
-		if strings.HasPrefix(p.Command, "wireguard4netns-engine") && strings.Contains(p.Command, "--engine=native") {
+		if strings.HasPrefix(p.Command, "wireguard4netns-engine") && strings.Contains(p.Command, "--engine=wireguard-go") {
 			found++
 		}
 	}
 	if found != 1 {
-		t.Errorf("%d native engines, want 1: %v", found, w.machine.Processes())
+		t.Errorf("%d engines of that kind, want 1: %v", found, w.machine.Processes())
 	}
 	_ = cmd.Process.Kill()
 	w.checkCalls(t, func(conf string) {
@@ -51,8 +51,8 @@ func TestNativeUpstream(t *testing.T) {
 	})
 }
 
-// TestNativeKernel: the native engine and the Linux kernel's WireGuard.
-func TestNativeKernel(t *testing.T) {
+// TestWireGuardGoKernel: the same with the Linux kernel's WireGuard.
+func TestWireGuardGoKernel(t *testing.T) {
 	t.Parallel()
-	newLinkedHosts(t).with(t, "native").checkKernel(t)
+	newLinkedHosts(t).with(t, "wireguard-go").checkKernel(t)
 }
