@@ -17,13 +17,14 @@ import (
 // them and sessions. It sends on a wire; what comes is given to an inbound, what
 // is to go to an outbound.
 type device struct {
-	epoch time.Time
-	mtu   int
-	wire  wire
-	logf  func(format string, args ...any)
-	loud  bool
-	told  func()       // Options.Trouble
-	when  atomic.Int64 // that was
+	epoch  time.Time
+	mtu    int
+	limits Limits
+	wire   wire
+	logf   func(format string, args ...any)
+	loud   bool
+	told   func()       // Options.Trouble
+	when   atomic.Int64 // that was
 
 	// What both threads use without a lock.
 	identity atomic.Pointer[identity]
@@ -44,6 +45,9 @@ func newDevice(w wire, o Options) *device {
 		if o.Log != nil {
 			o.Log(fmt.Sprintf(format, args...))
 		}
+	}
+	if d.limits = Protocol(); o.Limits != nil {
+		d.limits = *o.Limits
 	}
 	d.routes.Store(new(bart.Table[*peer]))
 	d.sessions.slots = make(map[uint32]slot)

@@ -38,11 +38,11 @@ func (p *peer) retry(now time.Duration) {
 		p.abandon()
 		p.queue.clear()
 		p.waiting.Store(false)
-		p.timers.armIfOff(forget, now+3*rejectAfterTime)
+		p.timers.armIfOff(forget, now+p.device.limits.forgetTime())
 		return
 	}
 	p.attempts++
-	p.device.verbose("%v - handshake did not complete after %d seconds, retrying (try %d)", p, int(rekeyTimeout.Seconds()), p.attempts+1)
+	p.device.verbose("%v - handshake did not complete after %v, retrying (try %d)", p, p.device.limits.RekeyTimeout, p.attempts+1)
 	// The source address may be what is wrong.
 	p.endpoint.Store(p.endpoint.Load().unstuck())
 	attempts := p.attempts
@@ -53,7 +53,7 @@ func (p *peer) retry(now time.Duration) {
 // initiate sends an initiation; mu is held.
 func (p *peer) initiate(now time.Duration) {
 	id, to := p.device.identity.Load(), p.endpoint.Load()
-	if now-p.initiated < rekeyTimeout || p.removed || id == nil || to == nil {
+	if now-p.initiated < p.device.limits.RekeyTimeout || p.removed || id == nil || to == nil {
 		return
 	}
 	p.attempts, p.initiated = 0, now
@@ -68,7 +68,7 @@ func (p *peer) initiate(now time.Duration) {
 	p.handshake, p.index = state, index
 	p.macs.add(message, now)
 	p.sendMessage("handshake initiation", message, to, now)
-	p.timers.arm(retransmit, now+rekeyTimeout+jitter())
+	p.timers.arm(retransmit, now+p.device.limits.RekeyTimeout+jitter())
 }
 
 // sendMessage sends a handshake message; mu is held.
@@ -116,7 +116,7 @@ func (p *peer) answer(c *call, from *endpoint, now time.Duration) {
 	s.drop(p.previous)
 	p.previous, p.next = nil, kp
 	s.install(kp)
-	p.timers.arm(forget, now+3*rejectAfterTime)
+	p.timers.arm(forget, now+p.device.limits.forgetTime())
 
 	p.initiated = now
 	p.macs.add(message, now)
@@ -149,7 +149,7 @@ func (p *peer) complete(message []byte, from *endpoint, now time.Duration) {
 		p.next = nil
 	}
 	p.promote(kp)
-	p.timers.arm(forget, now+3*rejectAfterTime)
+	p.timers.arm(forget, now+p.device.limits.forgetTime())
 	// The first message tells the peer that we have the key.
 	if p.flush(kp, now) == 0 {
 		p.device.aside.send(kp, nil, now)

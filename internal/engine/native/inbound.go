@@ -95,7 +95,7 @@ func (in *inbound) transport(b []byte, now time.Duration) {
 			return
 		}
 	}
-	if now-kp.born >= rejectAfterTime {
+	if now >= kp.rejectAt {
 		return
 	}
 	plain, ok := kp.open(b, &in.nonce)

@@ -3,7 +3,6 @@ package native
 import (
 	"crypto/cipher"
 	"encoding/binary"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -11,19 +10,12 @@ import (
 	"golang.zx2c4.com/wireguard/replay"
 )
 
-// Limits of one session (whitepaper, 6.1).
-const (
-	rekeyAfterMessages  = 1 << 60
-	rejectAfterMessages = math.MaxUint64 - 1<<13
-)
-
 // A keypair is one session: the keys of both directions. Both threads use it
 // without a lock; only the peer decides which one is in use.
 type keypair struct {
 	peer          *peer
-	initiator     bool // we began the handshake, so the next one is ours to begin
 	local, remote uint32
-	born          time.Duration
+	lifetime
 
 	sealer  cipher.AEAD
 	counter atomic.Uint64 // of the next message
@@ -35,7 +27,7 @@ type keypair struct {
 }
 
 func newKeypair(p *peer, s *secrets, local, remote uint32, initiator bool, now time.Duration) *keypair {
-	kp := &keypair{peer: p, initiator: initiator, local: local, remote: remote, born: now}
+	kp := &keypair{peer: p, local: local, remote: remote, lifetime: p.device.limits.from(now, initiator)}
 	kp.sealer, kp.opener = newAEAD(&s.send), newAEAD(&s.receive)
 	clear(s.send[:])
 	clear(s.receive[:])
@@ -52,21 +44,24 @@ func newAEAD(key *[keySize]byte) cipher.AEAD {
 
 // expired tells whether the session may carry nothing any more.
 func (kp *keypair) expired(now time.Duration) bool {
-	return now-kp.born >= rejectAfterTime || kp.counter.Load() >= rejectAfterMessages
+	return now >= kp.rejectAt || kp.counter.Load() >= kp.rejectMessages
 }
 
 // stale tells whether the next session should be on its way.
 func (kp *keypair) stale(now time.Duration) bool {
-	return kp.counter.Load() > rekeyAfterMessages || kp.initiator && now-kp.born >= rekeyAfterTime
+	return now >= kp.rekeyAt || kp.counter.Load() > kp.rekeyMessages
 }
+
+// end has the session send nothing more.
+func (kp *keypair) end() { kp.counter.Store(kp.rejectMessages) }
 
 // seal appends the transport message for plain to dst, which must have the
 // room and not overlap it. It returns nil when the session is used up. Nonce is
 // the caller's scratch: it would escape from here.
 func (kp *keypair) seal(dst, plain []byte, nonce *nonce) []byte {
 	counter := kp.counter.Add(1) - 1
-	if counter >= rejectAfterMessages {
-		kp.counter.Store(rejectAfterMessages) // never round to zero
+	if counter >= kp.rejectMessages {
+		kp.end() // never round to zero
 		return nil
 	}
 	n := len(dst)
@@ -78,13 +73,13 @@ func (kp *keypair) seal(dst, plain []byte, nonce *nonce) []byte {
 // open decrypts a transport message in place and returns the plain text.
 func (kp *keypair) open(message []byte, nonce *nonce) ([]byte, bool) {
 	counter := counterOf(message)
-	if counter >= rejectAfterMessages {
+	if counter >= kp.rejectMessages {
 		return nil, false
 	}
 	sealed := message[headerSize:]
 	plain, err := kp.opener.Open(sealed[:0], nonce.of(counter), sealed, nil)
 	// The window is for counters that are known to be the peer's.
-	return plain, err == nil && kp.window.ValidateCounter(counter, rejectAfterMessages)
+	return plain, err == nil && kp.window.ValidateCounter(counter, kp.rejectMessages)
 }
 
 // nonce is the AEAD's: four zero bytes and the counter.

@@ -22,6 +22,8 @@ type Options struct {
 	// does not answer, or a packet was too large. Not more often than once a
 	// second; nil: nobody asks.
 	Trouble func()
+	// Limits of sessions, if not the protocol's.
+	Limits *Limits
 	// Seal is called once, when all that needs rights or files is open and
 	// before the first configuration. Its error ends Run.
 	Seal func() error

@@ -114,11 +114,11 @@ func (p *peer) noteReceived(kp *keypair, size int, data bool, now time.Duration)
 		if p.patient.Load() {
 			p.patient.Store(false)
 		}
-		if !p.timers.armIfOff(passive, now+keepaliveTimeout) && !p.again.Load() {
+		if !p.timers.armIfOff(passive, now+p.device.limits.KeepaliveTimeout) && !p.again.Load() {
 			p.again.Store(true)
 		}
 	}
-	if kp.initiator && now-kp.born >= rejectAfterTime-keepaliveTimeout-rekeyTimeout {
+	if now >= kp.lastCallAt {
 		p.callBeforeEnd(now)
 	}
 }
@@ -139,7 +139,7 @@ func (p *peer) ring(a alarm) {
 	case passive:
 		p.sendKeepalive(now)
 		if p.again.Swap(false) {
-			p.timers.arm(passive, now+keepaliveTimeout)
+			p.timers.arm(passive, now+p.device.limits.KeepaliveTimeout)
 		}
 	case silence:
 		p.unanswered(now)
@@ -158,7 +158,7 @@ func (p *peer) ring(a alarm) {
 // patience is how long the peer may be silent while data is sent to it.
 func (p *peer) patience() time.Duration {
 	if p.patient.Load() {
-		return listeningTime
+		return p.device.limits.listeningTime()
 	}
 	return answerTime
 }
@@ -169,7 +169,7 @@ func (p *peer) patience() time.Duration {
 func (p *peer) unanswered(now time.Duration) {
 	patient := p.patient.Swap(true)
 	if !patient && now-time.Duration(p.said.Load()) > answerTime/2 {
-		p.timers.armIfOff(silence, now+listeningTime-answerTime)
+		p.timers.armIfOff(silence, now+p.device.limits.listeningTime()-answerTime)
 		return
 	}
 	p.device.verbose("%v - no answer: calling it", p)
@@ -248,7 +248,7 @@ func (p *peer) expire() {
 	p.abandon()
 	for _, kp := range []*keypair{p.current.Load(), p.next} {
 		if kp != nil {
-			kp.counter.Store(rejectAfterMessages)
+			kp.end()
 		}
 	}
 	p.initiated = longAgo

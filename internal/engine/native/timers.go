@@ -8,22 +8,10 @@ import (
 	"time"
 )
 
-// Times of the protocol (whitepaper, 6), and one of our own: answerTime.
-const (
-	rekeyAfterTime   = 120 * time.Second
-	rejectAfterTime  = 180 * time.Second
-	rekeyTimeout     = 5 * time.Second
-	rekeyJitter      = 334 * time.Millisecond
-	rekeyAttemptTime = 90 * time.Second
-	keepaliveTimeout = 10 * time.Second
-	maxAttempts      = int(rekeyAttemptTime / rekeyTimeout)
-
-	// answerTime is how long a peer that used to answer may be silent before it
-	// is called anew: it may have lost the session. WireGuard waits for
-	// keepaliveTimeout + rekeyTimeout, which is right for one that only listens.
-	answerTime    = 5 * time.Second
-	listeningTime = keepaliveTimeout + rekeyTimeout
-)
+// answerTime is how long a peer that used to answer may be silent before it is
+// called anew: it may have lost the session. It is our own: WireGuard has
+// Limits.listeningTime for all.
+const answerTime = 5 * time.Second
 
 // An alarm is one of the reasons for which a peer wakes up.
 type alarm int
