@@ -7,8 +7,11 @@ import (
 )
 
 // minBetween is the least time between two initiations of a peer that are
-// answered.
-const minBetween = 20 * time.Millisecond
+// answered; apart is what we leave between ours, with some to spare for the way.
+const (
+	minBetween = 20 * time.Millisecond
+	apart      = 2 * minBetween
+)
 
 // call begins a handshake, unless one was begun just now.
 func (p *peer) call(now time.Duration) {
@@ -48,15 +51,27 @@ func (p *peer) retry(now time.Duration) {
 	attempts := p.attempts
 	p.initiate(now)
 	p.attempts = attempts
+	p.timers.armIfOff(retransmit, now+p.device.limits.RekeyTimeout+jitter())
 }
 
-// initiate sends an initiation; mu is held.
+// initiate sends an initiation, or sees to it that one is sent as soon as may be; mu
+// is held. From here on the alarm for it is set until there is a session, so that
+// nothing waits for a handshake that nobody has in mind.
 func (p *peer) initiate(now time.Duration) {
 	id, to := p.device.identity.Load(), p.endpoint.Load()
-	if now-p.initiated < p.device.limits.RekeyTimeout || p.removed || id == nil || to == nil {
+	if p.removed || id == nil || to == nil {
 		return
 	}
-	p.attempts, p.initiated = 0, now
+	if soonest := p.initiated + p.device.limits.RekeyTimeout; now < soonest {
+		p.timers.armIfOff(retransmit, soonest+jitter())
+		return
+	}
+	// The peer would take it for a flood, and the next would be due too late.
+	if soonest := p.asked + apart; now < soonest {
+		p.timers.arm(retransmit, soonest)
+		return
+	}
+	p.attempts, p.initiated, p.asked = 0, now, now
 	p.abandon()
 	index := p.device.sessions.reserve(p)
 	state, message, err := id.newInitiation(p.key, index, tai64n.Now(), nil)
@@ -87,8 +102,10 @@ func (p *peer) sendMessage(name string, message []byte, to *endpoint, now time.D
 func (p *peer) answer(c *call, from *endpoint, now time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
+	switch id := p.device.identity.Load(); {
 	case p.removed:
+		return
+	case id == nil || id.public != c.to: // it has changed meanwhile
 		return
 	case !c.timestamp.After(p.timestamp):
 		p.device.verbose("%v - handshake replay", p)

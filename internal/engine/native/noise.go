@@ -82,7 +82,7 @@ func (id *identity) newInitiation(to uapi.PublicKey, sender uint32, t tai64n.Tim
 // call is an initiation that was understood: somebody who holds the key says so.
 type call struct {
 	state     *noise.HandshakeState
-	from      uapi.PublicKey
+	from, to  uapi.PublicKey
 	sender    uint32
 	timestamp tai64n.Timestamp
 }
@@ -100,7 +100,7 @@ func (id *identity) readInitiation(message []byte, random io.Reader) (*call, err
 	if len(t) != tai64n.TimestampSize || len(state.PeerStatic()) != keySize {
 		return nil, errMalformed
 	}
-	return &call{state, uapi.PublicKey(state.PeerStatic()), senderOf(message), tai64n.Timestamp(t)}, nil
+	return &call{state, uapi.PublicKey(state.PeerStatic()), id.public, senderOf(message), tai64n.Timestamp(t)}, nil
 }
 
 // respond returns the response, without its macs, and the session's keys.

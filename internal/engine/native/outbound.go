@@ -75,12 +75,11 @@ func (o *outbound) route(packet []byte, now time.Duration) {
 		return
 	}
 	kp, to := p.usable(now), p.endpoint.Load()
-	if kp == nil || to == nil || p.waiting.Load() {
+	if kp == nil || to == nil || p.waiting.Load() || !o.box.add(kp, to, packet, now) {
 		o.box.flush(now)
 		p.wait(packet, now)
 		return
 	}
-	o.box.add(kp, to, packet, now)
 	if kp.stale(now) {
 		p.call(now)
 	}

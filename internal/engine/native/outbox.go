@@ -37,19 +37,16 @@ type outbox struct {
 }
 
 // add seals one packet; none is a keepalive. The bytes behind packet, up to a
-// multiple of 16, are borrowed for the padding.
-func (o *outbox) add(kp *keypair, to *endpoint, packet []byte, now time.Duration) {
+// multiple of 16, are borrowed for the padding. False: the session is used up.
+func (o *outbox) add(kp *keypair, to *endpoint, packet []byte, now time.Duration) bool {
 	plain := packet[:paddedSize(len(packet), o.mtu)]
 	size := len(plain) + overhead
 	if size > maxDatagram {
-		return // no UDP packet can carry it
+		return true // no UDP packet can carry it
 	}
 	if o.used > 0 && (kp != o.keypair || o.short || size > o.segment ||
 		o.count == maxSegments || o.used+size > maxDatagram) {
 		o.flush(now)
-	}
-	if o.used == 0 {
-		o.keypair, o.to, o.segment = kp, to, size
 	}
 	var behind [16]byte
 	padding := plain[len(packet):]
@@ -58,12 +55,16 @@ func (o *outbox) add(kp *keypair, to *endpoint, packet []byte, now time.Duration
 	sealed := kp.seal(o.buffer[:o.used], plain, &o.nonce)
 	copy(padding, behind[:])
 	if sealed == nil {
-		return // the session is used up, and the next on its way
+		return false
+	}
+	if o.used == 0 {
+		o.keypair, o.to, o.segment = kp, to, size
 	}
 	o.used = len(sealed)
 	o.count++
 	o.short = size < o.segment
 	o.data = o.data || len(packet) > 0
+	return true
 }
 
 // flush sends what there is.

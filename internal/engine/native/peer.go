@@ -46,7 +46,8 @@ type peer struct {
 	previous, next *keypair
 	handshake      *noise.HandshakeState // of the initiation that waits for a response
 	index          uint32                // its own
-	initiated      time.Duration         // when the last initiation or response was sent
+	initiated      time.Duration         // when the last initiation or response was sent; long ago: the next may be at once
+	asked          time.Duration         // when the last initiation was
 	attempts       int                   // in a row without response
 	lastMinute     bool                  // the session's end was seen coming
 	timestamp      tai64n.Timestamp      // of the last initiation received
@@ -62,7 +63,7 @@ type peer struct {
 const longAgo = -time.Hour
 
 func newPeer(d *device, key uapi.PublicKey) *peer {
-	p := &peer{device: d, key: key, macs: newSenderMACs(key), initiated: longAgo, consumed: longAgo, queue: queue{total: &d.waiting}}
+	p := &peer{device: d, key: key, macs: newSenderMACs(key), initiated: longAgo, asked: longAgo, consumed: longAgo, queue: queue{total: &d.waiting}}
 	p.timers.init(d.now, p.ring)
 	return p
 }
@@ -241,15 +242,18 @@ func (p *peer) abandon() {
 }
 
 // expire has the next packet begin a handshake. What the peer has sent before
-// it knows is still received.
+// it knows is still received; it confirms nothing any more.
 func (p *peer) expire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.abandon()
-	for _, kp := range []*keypair{p.current.Load(), p.next} {
-		if kp != nil {
-			kp.end()
-		}
+	if kp := p.current.Load(); kp != nil {
+		kp.end()
+	}
+	if p.next != nil {
+		p.next.end()
+		p.device.sessions.drop(p.previous)
+		p.previous, p.next = p.current.Swap(p.next), nil
 	}
 	p.initiated = longAgo
 }
