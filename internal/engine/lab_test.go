@@ -29,7 +29,7 @@ var tested = flag.String("engine", "", "the engine to test: wireguard-go or nati
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case Argv0:
-		os.Exit(Main(os.Args[1:], os.Stderr))
+		os.Exit(mainWithin(os.Args[1:], os.Stderr, limitsOf(os.Args[1:])))
 	case orphanArgv0:
 		orphan()
 	}

@@ -38,15 +38,19 @@ var Names = []string{Native, WireGuardGo}
 
 // Main is the engine process: args are its arguments after Argv0, lines of its
 // log go to stderr. It returns the exit code.
-func Main(args []string, stderr io.Writer) int {
-	if err := run(args, stderr); err != nil {
+func Main(args []string, stderr io.Writer) int { return mainWithin(args, stderr, nil) }
+
+// mainWithin is Main with other limits of sessions, which only tests have: there is
+// no argument for them.
+func mainWithin(args []string, stderr io.Writer, limits *native.Limits) int {
+	if err := run(args, stderr, limits); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func run(args []string, stderr io.Writer) error {
+func run(args []string, stderr io.Writer, limits *native.Limits) error {
 	o, err := parseOptions(args)
 	if err != nil {
 		return err
@@ -80,7 +84,7 @@ func run(args []string, stderr io.Writer) error {
 		})
 	}
 	return native.Run(context.Background(), tunFD, control, native.Options{
-		MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal,
+		MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal, Limits: limits,
 	})
 }
 

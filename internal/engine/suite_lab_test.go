@@ -74,7 +74,8 @@ func atOnce(t *testing.T, tests map[string]func(*testing.T)) {
 }
 
 // openSite opens an engine without configuration for a new machine. From the MTU
-// of IPv6 on it has an address of that, too.
+// of IPv6 on it has an address of that, too. What is behind the engine's name and a
+// plus says which of limitsFor it has.
 func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	t.Helper()
 	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr)}
@@ -84,8 +85,9 @@ func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	}
 	tun := openTUN(t, s.host, "wg0")
 	configureLink(t, s, mtu)
+	name, limits, _ := strings.Cut(engine, "+")
 	if s.engine, err = Open(t.Context(), Config{
-		IfName: "wg0", MTU: mtu, TUN: tun, Engine: engine, Sandbox: sandbox.Auto, Log: s.keepLine, Verbose: true,
+		IfName: "wg0+" + limits, MTU: mtu, TUN: tun, Engine: name, Sandbox: sandbox.Auto, Log: s.keepLine, Verbose: true,
 	}); err != nil {
 		t.Fatal(err)
 	}
