@@ -24,6 +24,10 @@ import (
 // finds it as os.Args[0] calls Main.
 const Argv0 = "wireguard4netns-engine"
 
+// MaxMTU is the largest packet that an engine sends: what is left of the largest UDP
+// datagram over IPv4 (ip(7), udp(7)) behind 32 bytes of WireGuard's own.
+const MaxMTU = 1<<16 - 1 - 20 - 8 - 32
+
 // answerTime is how long a process may take to answer one request, the first
 // with its start: more is a process that hangs.
 const answerTime = 10 * time.Second
@@ -40,7 +44,7 @@ func (c Config) patience() time.Duration {
 type Config struct {
 	Exe     string            // program that calls Main; default /proc/self/exe
 	IfName  string            // of the link, for who reads ps
-	MTU     int               // of the link
+	MTU     int               // of the link; above MaxMTU packets are lost
 	TUN     *os.File          // borrowed for the life of the engine
 	Engine  string            // Native or WireGuardGo; empty: the default
 	Sandbox sandbox.Level     // what is asked; see package sandbox
@@ -92,7 +96,7 @@ func Start(ctx context.Context, c Config) (*Process, error) {
 }
 
 func start(ctx context.Context, c Config) (*Process, error) {
-	o := options{ifName: c.IfName, mtu: c.MTU, verbose: c.Verbose, sandbox: c.Sandbox, engine: c.Engine}
+	o := options{ifName: c.IfName, mtu: min(c.MTU, MaxMTU), verbose: c.Verbose, sandbox: c.Sandbox, engine: c.Engine}
 	if c.Sandbox == sandbox.None {
 		return launch(ctx, c, o, nil)
 	}

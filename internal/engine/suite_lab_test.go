@@ -73,8 +73,9 @@ func atOnce(t *testing.T, tests map[string]func(*testing.T)) {
 	all.Wait()
 }
 
-// openSite opens an engine without configuration for a new machine. From the MTU
-// of IPv6 on it has an address of that, too. What is behind the engine's name and a
+// openSite opens an engine without configuration for a new machine, whose link has
+// the MTU, or the most that there is. From that of IPv6 on it has an address of that,
+// too. What is behind the engine's name and a
 // plus says which of limitsFor it has.
 func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	t.Helper()
@@ -84,7 +85,7 @@ func openSite(t testing.TB, engine, addr string, mtu int) *site {
 		t.Fatal(err)
 	}
 	tun := openTUN(t, s.host, "wg0")
-	configureLink(t, s, mtu)
+	configureLink(t, s, min(mtu, MaxMTU))
 	name, limits, _ := strings.Cut(engine, "+")
 	if s.engine, err = Open(t.Context(), Config{
 		IfName: "wg0+" + limits, MTU: mtu, TUN: tun, Engine: name, Sandbox: sandbox.Auto, Log: s.keepLine, Verbose: true,

@@ -18,7 +18,8 @@ const (
 	minIPv6MTU    = 1280 // RFC 8200, section 5; Linux drops IPv6 from a link below it
 	defaultMTU    = 1420 // Ethernet's 1500 less overheadIPv6, as wg-quick has it
 	largestPacket = math.MaxUint16
-	padding       = 16 // packets are padded to a multiple of it (whitepaper, 5.4.6)
+	largestMTU    = largestPacket - overheadIPv4 // the engine sends no larger one (engine.MaxMTU)
+	padding       = 16                           // packets are padded to a multiple of it (whitepaper, 5.4.6)
 )
 
 // mtu decides the MTU of the link: the file's, or what the host's route to the
@@ -27,6 +28,10 @@ func (p *Plan) mtu(c *conf.Config, o Options) {
 	_, p.v6 = families(c.Interface.Addresses)
 	if p.Link.MTU = c.Interface.MTU; p.Link.MTU != 0 {
 		p.MTUSource, p.fixedMTU = "the file", true
+		if p.Link.MTU > largestMTU {
+			p.warn("MTU %d is more than fits into a UDP datagram: it is %d", p.Link.MTU, largestMTU)
+			p.Link.MTU, p.MTUSource = largestMTU, "the most that fits into a datagram"
+		}
 		if p.v6 && p.Link.MTU < minIPv6MTU {
 			p.warn("MTU %d is below %d: Linux has no IPv6 on such a link", p.Link.MTU, minIPv6MTU)
 		}

@@ -93,6 +93,8 @@ func TestLink(t *testing.T) {
 		"a route is first": {both, hostWith(route("[2001:db8::1]:51820", 0), v4), whole, ""},
 		"small path":       {both, hostWith(route("192.0.2.1:51820", 1300)), with(func(c *link.Config) { c.MTU = 1280 }), ""},
 		"loopback":         {both, hostWith(route("127.0.0.1:51820", 65536)), with(func(c *link.Config) { c.MTU = 65475 }), ""},
+		"too large an MTU": {set("DNS", "MTU = 65535\nDNS"), hostWith(v4), with(func(c *link.Config) { c.MTU = 65475 }), "MTU 65535 is more than fits into a UDP datagram: it is 65475"},
+		"largest MTU":      {set("DNS", "MTU = 65475\nDNS"), hostWith(v4), with(func(c *link.Config) { c.MTU = 65475 }), ""},
 		"MTU in the file":  {set("DNS", "MTU = 1200\nDNS"), hostWith(v4), with(func(c *link.Config) { c.MTU = 1200 }), "MTU 1200 is below 1280"},
 		"small path, IPv4 alone": {set(", fd00::2", ""), hostWith(route("192.0.2.1:51820", 1300)), with(func(c *link.Config) {
 			c.MTU, c.Addresses, c.Routes = 1240, prefixes("10.0.0.2/24"), prefixes("0.0.0.0/0")

@@ -28,6 +28,7 @@ func TestMTU(t *testing.T) {
 		name, conf, route, want string
 	}{
 		{"the file", v4.Conf("MTU = 1312"), "1500", "1312"},
+		{"the most there is", v4.Conf("MTU = 65535"), "1500", "65475"},
 		{"IPv4 route", v4.Conf(), "1400", "1340"},
 		{"IPv6 route", v6.Conf(), "1400", "1320"},
 		{"least for IPv6", v4.Conf(), "1300", "1280"},
