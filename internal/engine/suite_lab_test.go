@@ -475,6 +475,32 @@ func (g *guest) answer(t testing.TB) *enginetest.Session {
 	return s
 }
 
+// accept answers the site's initiations until it uses a session, and returns the
+// first message of that. Of several initiations only the last counts.
+func (g *guest) accept(t testing.TB) (s *enginetest.Session, first []byte) {
+	t.Helper()
+	first = g.next(t, waiting, func(message []byte) bool {
+		if enginetest.Kind(message) != enginetest.Initiation {
+			if s == nil {
+				return false
+			}
+			_, _, err := s.Open(message)
+			return err == nil
+		}
+		g.index++
+		response, session, err := g.Respond(message, g.index)
+		if err == nil {
+			s = session
+			g.send(t, response)
+		}
+		return false
+	})
+	if first == nil {
+		t.Fatal("the site begins no session")
+	}
+	return s, first
+}
+
 // listens has the site count what the party says.
 func (g *guest) listens(t testing.TB) {
 	t.Helper()
