@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -560,15 +559,6 @@ func TestSuiteChanges(t *testing.T) {
 			g.hears(t, session)
 		})
 
-		t.Run("fwmark", func(t *testing.T) {
-			err := s.engine.Set(t.Context(), uapi.Update{Fwmark: new(uint32(7))}.Body())
-			// SO_MARK wants CAP_NET_ADMIN over the socket's netns, socket(7).
-			if os.Getuid() != 0 && !errors.Is(err, syscall.EPERM) {
-				t.Errorf("set: %v, want %v", err, syscall.EPERM)
-			}
-			g.say(t, session)
-		})
-
 		t.Run("endpoint", func(t *testing.T) {
 			c := listenUDP(t, netip.MustParseAddr("127.0.0.9"))
 			s.set(t, uapi.Update{Peers: []uapi.PeerUpdate{{PublicKey: g.PublicKey(), Endpoint: addrOf(c)}}})
@@ -622,5 +612,48 @@ func TestSuiteChanges(t *testing.T) {
 			g.said = watch.said
 			g.say(t, g.call(t))
 		})
+	})
+}
+
+// A mark that the kernel refuses leaves no trace: not in what the engine says of
+// itself, nor in the next request, nor in the next process.
+func TestSuiteFwmark(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		s := openSite(t, engine, "10.9.0.1", testMTU)
+		s.key = openKey(t)
+		refused := func(u uapi.Update) {
+			t.Helper()
+			u.Fwmark = new(uint32(7))
+			err := s.engine.Set(t.Context(), u.Body())
+			// SO_MARK wants CAP_NET_ADMIN over the socket's netns, socket(7).
+			if !errors.Is(err, syscall.EPERM) {
+				t.Errorf("set: %v, want %v", err, syscall.EPERM)
+			}
+			if got := s.device(t).Fwmark; got != 0 {
+				t.Errorf("fwmark %d", got)
+			}
+		}
+		refused(uapi.Update{})
+		s.up(t)
+		g := s.invite(t, "10.9.1.1", true)
+		g.listens(t)
+		session := g.call(t)
+		refused(uapi.Update{})
+		s.set(t, uapi.Update{Fwmark: new(uint32(0))})
+		g.say(t, session)
+		hears := func() {
+			t.Helper()
+			g.at = netip.AddrPortFrom(loopback, s.device(t).ListenPort)
+			g.say(t, session)
+		}
+		refused(uapi.Update{ListenPort: new(freePort(t))})
+		hears()
+		s.set(t, uapi.Update{ListenPort: new(freePort(t))})
+		hears()
+		refused(uapi.Update{})
+		s.kills++
+		kill(t, s.engine)
+		session, _ = g.accept(t)
+		hears()
 	})
 }

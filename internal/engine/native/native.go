@@ -125,10 +125,15 @@ func (e *engine) Get(context.Context) ([]byte, error) {
 func (e *engine) Set(_ context.Context, body []byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	mark := e.mark
 	if err := e.apply(body); err != nil || e.up() {
 		return err
 	}
-	return e.start()
+	err := e.start()
+	if err != nil {
+		e.mark = mark // it may be the reason, and would be again
+	}
+	return err
 }
 
 // up tells whether packets are moved.

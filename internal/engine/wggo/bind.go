@@ -19,6 +19,19 @@ type bind struct {
 	conn.Bind
 	silences *silences
 	narrow   func() // called when a packet is larger than the path
+
+	// Of the request under way alone.
+	mark    uint32 // the last that the kernel took
+	refused bool   // it has refused one since
+}
+
+// SetMark notes a mark that the kernel refuses: wireguard-go takes it for set.
+func (b *bind) SetMark(mark uint32) error {
+	err := b.Bind.SetMark(mark)
+	if b.refused = err != nil; err == nil {
+		b.mark = mark
+	}
+	return err
 }
 
 func (b *bind) Open(port uint16) ([]conn.ReceiveFunc, uint16, error) {

@@ -49,6 +49,7 @@ func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
 	e := &engine{trouble: atMost(time.Second, o.Trouble)}
 	sockets := &bind{Bind: conn.NewStdNetBind(), silences: newSilences(e.silent), narrow: e.trouble}
 	e.device = device.NewDevice(&link{Device: native, mtu: o.MTU, log: o.Log}, sockets, logger(o))
+	e.sockets = sockets
 	defer e.device.Close()
 	if err := o.Seal(); err != nil {
 		return err
@@ -78,6 +79,7 @@ func logger(o Options) *device.Logger {
 // engine answers configuration requests.
 type engine struct {
 	device  *device.Device
+	sockets *bind
 	trouble func()
 	rest    rest
 	mu      sync.Mutex
@@ -115,6 +117,12 @@ func (e *engine) Set(_ context.Context, body []byte) error {
 	if err == nil && !e.up {
 		err = e.device.Up()
 		e.up = err == nil
+	}
+	if e.sockets.refused {
+		// It would be refused again with all that follows. That may be said of
+		// the old one, too, which is in place all the same.
+		_ = e.device.IpcSet(fmt.Sprintf("fwmark=%d\n", e.sockets.mark))
+		e.sockets.refused = false
 	}
 	if err != nil && rebinds && e.up {
 		// The old sockets are closed before the new port is tried.
