@@ -37,7 +37,7 @@
 //	outbound.go    inbound.go: the two ways
 //	segment.go     coalesce.go: large packets (GSO, GRO), pure
 //	outbox.go      sealing, runs of datagrams
-//	peer.go        handshake.go, timers.go: the protocol's state
+//	peer.go        handshake.go, timers.go, limits.go: the protocol's state
 //	noise.go       mac.go, keypair.go: its cryptography, by libraries
 //	answerer.go    handshakes that others ask for, and floods of them
 //	configure.go   describe.go: requests
