@@ -35,6 +35,7 @@ type peer struct {
 	waiting   atomic.Bool  // packets are in queue
 	patient   atomic.Bool  // its silence may be its nature: it need not answer soon
 	said      atomic.Int64 // when data was sent to it last
+	doubted   atomic.Bool  // it has not answered what was said to it once
 	again     atomic.Bool  // a passive keepalive will be due after the next
 	handshook atomic.Int64 // when, in nanoseconds of Unix time; zero: never
 	timers    timers
@@ -91,6 +92,9 @@ func (p *peer) noteSent(size int, data bool, now time.Duration) {
 		if !p.timers.armed(silence) {
 			p.timers.arm(silence, now+p.patience()+jitter())
 		}
+		if p.doubted.Load() && p.doubted.CompareAndSwap(true, false) {
+			p.timers.arm(silence, now)
+		}
 	}
 	p.noteAnySent(now)
 }
@@ -127,6 +131,9 @@ func (p *peer) noteReceived(kp *keypair, size int, data bool, now time.Duration)
 // noteAnyReceived is told of each authenticated message of the peer.
 func (p *peer) noteAnyReceived(now time.Duration) {
 	p.timers.disarm(silence)
+	if p.doubted.Load() {
+		p.doubted.Store(false)
+	}
 	p.noteTraffic(now)
 }
 
@@ -166,13 +173,16 @@ func (p *peer) patience() time.Duration {
 
 // unanswered calls a peer that does not answer. One that was told something once,
 // and not again, has time until its keepalive; so has one that was called and
-// still says nothing.
+// still says nothing. Once is until the next packet: a TCP that has waited long
+// repeats itself seldom.
 func (p *peer) unanswered(now time.Duration) {
 	patient := p.patient.Swap(true)
 	if !patient && now-time.Duration(p.said.Load()) > answerTime/2 {
 		p.timers.armIfOff(silence, now+p.device.limits.listeningTime()-answerTime)
+		p.doubted.Store(true)
 		return
 	}
+	p.doubted.Store(false)
 	p.device.verbose("%v - no answer: calling it", p)
 	p.device.trouble()
 	p.endpoint.Store(p.endpoint.Load().unstuck())
