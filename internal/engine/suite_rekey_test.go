@@ -73,6 +73,8 @@ func TestSuiteRenewal(t *testing.T) {
 		tests[c.a+","+c.b] = func(t *testing.T) {
 			p := newPairing(t, c.a, c.b, testMTU)
 			ping(t, p.a, p.b)
+			way := enginetest.Wire{Delay: 20 * time.Millisecond} // there is always something on it
+			p.relay.Change(way, way)
 			var calls [2]atomic.Int64
 			p.relay.Watch(count(&calls[0]), count(&calls[1]))
 			sent := make([]chan uint32, 2)
