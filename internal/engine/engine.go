@@ -50,7 +50,7 @@ var (
 const (
 	firstPause  = 50 * time.Millisecond // after the second death in a row
 	longPause   = 5 * time.Second
-	steadyAfter = 30 * time.Second // a process that lived so long did not die of its start
+	steadyAfter = longPause // a process that lived so long did not die of its start
 
 	firstPoll = time.Second      // after each change: peers are about to shake hands
 	busyPoll  = 30 * time.Second // at most, while packets come in
