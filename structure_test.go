@@ -50,7 +50,7 @@ var imports = map[string][]string{
 	"internal/ns":            {"internal/sys", "internal/ns/inside"},
 	"internal/engine":        {"internal/uapi", "internal/sandbox", "internal/sys", "internal/engine/wggo", "internal/engine/native"},
 	"internal/aead":          {},
-	"internal/engine/native": {"internal/uapi", "internal/sys"},
+	"internal/engine/native": {"internal/uapi", "internal/sys", "internal/aead"},
 	"internal/watch":         {"conf", "internal/host", "internal/plan", "internal/uapi"},
 	"internal/plan":          {"conf", "internal/dns", "internal/link", "internal/ns/inside", "internal/uapi"},
 }

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/crypto/chacha20poly1305"
 	"golang.zx2c4.com/wireguard/replay"
+
+	"wireguard4netns/internal/aead"
 )
 
 // A keypair is one session: the keys of both directions. Both threads use it
@@ -35,11 +37,11 @@ func newKeypair(p *peer, s *secrets, local, remote uint32, initiator bool, now t
 }
 
 func newAEAD(key *[keySize]byte) cipher.AEAD {
-	aead, err := chacha20poly1305.New(key[:])
+	a, err := aead.New(key[:])
 	if err != nil {
 		panic(err) // the key's size is right
 	}
-	return aead
+	return a
 }
 
 // expired tells whether the session may carry nothing any more.
