@@ -26,9 +26,39 @@ type kernel struct{ in, out int }
 // ethernet is the header before each packet, to an address that nobody has.
 var ethernet = []byte{0x02, 0, 0, 0, 0, 9, 0x02, 0, 0, 0, 0, 8}
 
+// bridgeFunction is for a shell: bridge NAME PORT PORT. br_netfilter would drop
+// what it does not like.
+const bridgeFunction = `for call in /proc/sys/net/bridge/bridge-nf-call-*; do
+	[ ! -e $call ] || echo 0 >$call
+done
+bridge() {
+	ip link add $1 type bridge stp_state 0 mcast_snooping 0
+	for link in $1 $2 $3; do ip link set $link addrgenmode none mtu 9000; done
+	for port in $2 $3; do ip link set $port master $1 txqueuelen 1000; done
+	for link in $1 $2 $3; do ip link set $link up; done
+}
+`
+
 func newKernel(t testing.TB) *kernel {
 	t.Helper()
-	host := nstest.NewHost(t)
+	host, k, _ := newTAPs(t)
+	host.Run(t, "sh", "-ec", bridgeFunction+"bridge br0 ta tb")
+	// A port of a bridge passes nothing before it has seen that its link is up.
+	probe := template{from: 1, to: 2, udp: true}.packet([]byte("probe"))
+	nstest.Eventually(t, 15*time.Second, func() error {
+		if got := k.segment(t, vnetHeader{}, probe); len(got) == 0 || !bytes.Equal(got[0], probe) {
+			return fmt.Errorf("nothing passes: %x", got)
+		}
+		return nil
+	})
+	return k
+}
+
+// newTAPs makes the devices ta and tb on a machine of their own. rtnetlink is a
+// socket of that machine.
+func newTAPs(t testing.TB) (host *nstest.Host, k *kernel, rtnetlink int) {
+	t.Helper()
+	host = nstest.NewHost(t)
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", host.PID()))
 	if err != nil {
 		t.Fatal(err)
@@ -39,33 +69,34 @@ func newKernel(t testing.TB) *kernel {
 		t.Fatal(err)
 	}
 	defer userns.Close()
-	k := new(kernel)
+	k = new(kernel)
 	for name, fd := range map[string]*int{"ta": &k.in, "tb": &k.out} {
-		tap, netlink, err := sys.Join(int(userns.Fd()), int(netns.Fd()), name, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+		*fd, rtnetlink, err = sys.Join(int(userns.Fd()), int(netns.Fd()), name, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = unix.Close(netlink)
-		if err := unix.SetNonblock(tap, true); err != nil {
+		for _, open := range []int{*fd, rtnetlink} {
+			t.Cleanup(func() { _ = unix.Close(open) })
+		}
+		if err := unix.SetNonblock(*fd, true); err != nil {
 			t.Fatal(err)
 		}
-		*fd = tap
-		t.Cleanup(func() { _ = unix.Close(tap) })
 	}
-	host.Run(t, "sh", "-ec", `ip link add br0 type bridge stp_state 0 mcast_snooping 0
-for link in ta tb br0; do ip link set $link addrgenmode none mtu 9000; done
-ip link set ta master br0
-ip link set tb master br0 txqueuelen 1000
-for link in br0 ta tb; do ip link set $link up; done`)
-	// A port of a bridge passes nothing before it has seen that its link is up.
-	probe := template{from: 1, to: 2, udp: true}.packet([]byte("probe"))
-	nstest.Eventually(t, 15*time.Second, func() error {
-		if got := k.segment(t, vnetHeader{}, probe); len(got) == 0 || !bytes.Equal(got[0], probe) {
-			return fmt.Errorf("nothing passes: %x", got)
-		}
-		return nil
-	})
-	return k
+	return host, k, rtnetlink
+}
+
+// write writes a packet, or one that is to be cut, to ta.
+func (k *kernel) write(t testing.TB, h vnetHeader, packet []byte) {
+	t.Helper()
+	kind := []byte{0x08, 0x00}
+	if version(packet) == 6 {
+		kind = []byte{0x86, 0xdd}
+	}
+	var header [vnetSize]byte
+	h.put(header[:])
+	if _, err := unix.Write(k.in, bytes.Join([][]byte{header[:], ethernet, kind, packet}, nil)); err != nil {
+		t.Fatalf("write %+v: %v", h, err)
+	}
 }
 
 // segment returns what the kernel makes of a large packet.
@@ -78,17 +109,7 @@ func (k *kernel) segment(t testing.TB, h vnetHeader, packet []byte) (packets [][
 			h.headers = h.sumStart + uint16(packet[h.sumStart-14+tcpOffset]>>4)*4
 		}
 	}
-	frame := make([]byte, vnetSize, vnetSize+14+len(packet))
-	h.put(frame)
-	frame = append(frame, ethernet...)
-	if version(packet) == 6 {
-		frame = append(frame, 0x86, 0xdd)
-	} else {
-		frame = append(frame, 0x08, 0x00)
-	}
-	if _, err := unix.Write(k.in, append(frame, packet...)); err != nil {
-		t.Fatalf("write %+v: %v", h, err)
-	}
+	k.write(t, h, packet)
 	wait := 1000
 	buffer := make([]byte, 1<<16+100)
 	for {
