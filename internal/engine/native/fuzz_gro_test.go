@@ -372,11 +372,12 @@ func (f template) finish(packet []byte) {
 
 // run returns packets of one flow that follow each other.
 func (f template) run(sizes ...int) (packets [][]byte) {
-	next := f
+	seq := f.seq
 	for i, n := range sizes {
-		packets = append(packets, next.numbered(i, n))
-		next.seq += uint32(n)
-		next.id++
+		one := f
+		one.seq, one.id = seq, f.id+uint16(i)
+		packets = append(packets, one.numbered(i, n))
+		seq += uint32(n)
 	}
 	return packets
 }
