@@ -74,6 +74,9 @@ var process = map[string][]string{
 	"exec.LookPath": {},
 }
 
+// assembly is what may have some.
+var assembly = []string{"internal/sys", "internal/aead"}
+
 var badNames = []string{"util", "utils", "common", "helper", "helpers", "types", "misc", "base", "core", "manager", "pkg"}
 
 func TestStructure(t *testing.T) {
@@ -90,6 +93,9 @@ func TestStructure(t *testing.T) {
 				t.Errorf("%s: the name says nothing", name)
 			}
 			return nil
+		}
+		if strings.HasSuffix(name, ".s") && !slices.Contains(assembly, filepath.ToSlash(filepath.Dir(name))) {
+			t.Errorf("%s: assembly is for %q alone", name, assembly)
 		}
 		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 			return nil
