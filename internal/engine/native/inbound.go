@@ -30,9 +30,10 @@ type inbound struct {
 	sender *endpoint // made of from when first needed
 
 	// A run is what came in a row with one session.
-	last *keypair
-	size int
-	data bool
+	last   *keypair
+	size   int
+	data   bool
+	placed bool // its sender is where the peer is
 
 	buffer [batchSize + largest]byte
 }
@@ -104,7 +105,14 @@ func (in *inbound) transport(b []byte, now time.Duration) {
 	}
 	if kp != in.last {
 		in.endRun(now)
-		in.beginRun(kp, now)
+		in.last = kp
+	}
+	if kp.ahead(counterOf(b)) && !in.placed {
+		in.place(kp)
+	}
+	if !kp.confirmed {
+		kp.confirmed = true
+		kp.peer.confirm(kp, now)
 	}
 	in.size += len(b)
 	if len(plain) == 0 {
@@ -120,24 +128,25 @@ func (in *inbound) transport(b []byte, now time.Duration) {
 	in.coalescer.add(packet)
 }
 
-// beginRun is called for the first message of a run: the peer is where that came
-// from, and has the session's key.
-func (in *inbound) beginRun(kp *keypair, now time.Duration) {
-	in.last = kp
+// place notes where the peer is: where its newest message came from. One that was
+// long on its way says where the peer was; whoever keeps it back could say anything
+// (as RFC 9000, 9.3, has it for QUIC).
+func (in *inbound) place(kp *keypair) {
+	in.placed = true
 	p := kp.peer
+	if kp.born < p.newest {
+		return
+	}
+	p.newest = kp.born
 	if !p.endpoint.Load().is(&in.from) {
 		p.endpoint.Store(in.endpoint())
-	}
-	if !kp.confirmed {
-		kp.confirmed = true
-		p.confirm(kp, now)
 	}
 }
 
 func (in *inbound) endRun(now time.Duration) {
 	if in.last != nil {
 		in.last.peer.noteReceived(in.last, in.size, in.data, now)
-		in.last, in.size, in.data = nil, 0, false
+		in.last, in.size, in.data, in.placed = nil, 0, false, false
 	}
 }
 

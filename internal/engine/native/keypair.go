@@ -17,6 +17,7 @@ import (
 type keypair struct {
 	peer          *peer
 	local, remote uint32
+	born          time.Duration
 	lifetime
 
 	sealer  cipher.AEAD
@@ -25,11 +26,12 @@ type keypair struct {
 	// Of the receiving thread alone.
 	opener    cipher.AEAD
 	window    replay.Filter
-	confirmed bool // a message has come
+	confirmed bool   // a message has come
+	expected  uint64 // counter of the next, if none is lost
 }
 
 func newKeypair(p *peer, s *secrets, local, remote uint32, initiator bool, now time.Duration) *keypair {
-	kp := &keypair{peer: p, local: local, remote: remote, lifetime: p.device.limits.from(now, initiator)}
+	kp := &keypair{peer: p, local: local, remote: remote, born: now, lifetime: p.device.limits.from(now, initiator)}
 	kp.sealer, kp.opener = newAEAD(&s.send), newAEAD(&s.receive)
 	clear(s.send[:])
 	clear(s.receive[:])
@@ -82,6 +84,15 @@ func (kp *keypair) open(message []byte, nonce *nonce) ([]byte, bool) {
 	plain, err := kp.opener.Open(sealed[:0], nonce.of(counter), sealed, nil)
 	// The window is for counters that are known to be the peer's.
 	return plain, err == nil && kp.window.ValidateCounter(counter, kp.rejectMessages)
+}
+
+// ahead tells whether a message that was opened is newer than those before it.
+func (kp *keypair) ahead(counter uint64) bool {
+	newer := counter >= kp.expected
+	if newer {
+		kp.expected = counter + 1
+	}
+	return newer
 }
 
 // nonce is the AEAD's: four zero bytes and the counter.

@@ -169,6 +169,44 @@ func TestRoaming(t *testing.T) {
 	})
 }
 
+// What was long on its way does not move the endpoint back, be it of the session that
+// there is or of the one before.
+func TestOldMessagesDoNotMoveTheEndpoint(t *testing.T) {
+	bubble(t, func(t *testing.T, a, b *node) {
+		greet(t, a, b)
+		from, err := endpointOf(netip.MustParseAddrPort("[2001:db8::9]:9"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := func() []byte {
+			var kept []byte
+			a.lose = func(message []byte) bool { kept = bytes.Clone(message); return true }
+			defer func() { a.lose = nil }()
+			a.say(b, "late")
+			return kept
+		}
+		arrive := func(message []byte) {
+			t.Helper()
+			b.inbox <- datagram{from.origin, message}
+			wantHeard(t, b, "late")
+			if at := b.lookup(a.public()).endpoint.Load().addrPort(); at != a.at {
+				t.Fatalf("%v took the place of %v", at, a.at)
+			}
+		}
+		message := late()
+		a.say(b, "after it")
+		wantHeard(t, b, "after it")
+		arrive(message)
+
+		message = late()
+		pass(time.Second)
+		a.lookup(b.public()).expire()
+		a.say(b, "under the next session")
+		wantHeard(t, b, "under the next session")
+		arrive(message)
+	})
+}
+
 // A thousand peers, all at once.
 func TestAThousandPeers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

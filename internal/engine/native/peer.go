@@ -40,6 +40,9 @@ type peer struct {
 	handshook atomic.Int64 // when, in nanoseconds of Unix time; zero: never
 	timers    timers
 
+	// Of the receiving thread alone.
+	newest time.Duration // when the newest session began under which something came
+
 	mu             sync.Mutex // guards what follows; may be held while sending
 	removed        bool
 	psk            uapi.Secret
