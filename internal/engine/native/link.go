@@ -29,7 +29,7 @@ type link struct {
 	// Of the thread that writes.
 	gather  sys.Gather
 	header  [vnetSize]byte
-	refused bool   // the kernel takes no large packets after all
+	refused bool   // that the kernel refuses large packets was logged
 	spare   []byte // for one that it refused
 }
 
@@ -65,12 +65,14 @@ func (l *link) read(b []byte) (int, error) {
 }
 
 // deliver writes one packet, of several parts. What the kernel does not take is
-// lost: it has no room, or the link is down.
+// lost: it has no room, or the link is down. One that it refuses because of what it
+// is made of is split again. The next is tried all the same: one flow that the
+// kernel does not like is not to slow down the others.
 func (l *link) deliver(h vnetHeader, parts [][]byte) {
 	if err := l.write(h, parts); errors.Is(err, unix.EINVAL) && len(parts) > 1 {
 		if !l.refused {
 			l.refused = true
-			l.log("the kernel refuses large packets on the TUN device: going on without, slower")
+			l.log("the kernel refuses a large packet on the TUN device: such packets go one by one, slower")
 		}
 		l.writeSplit(h, parts)
 	}

@@ -78,7 +78,7 @@ type engine struct {
 }
 
 func newEngine(tunFD int, o Options) (*engine, error) {
-	e := &engine{wire: &socket{fd: -1}}
+	e := &engine{wire: newSocket()}
 	e.device = newDevice(e.wire, o)
 	e.wire.log, e.wire.narrow = e.device.log, e.device.trouble
 	var err error
@@ -146,6 +146,7 @@ func (e *engine) start() error {
 		return err
 	}
 	e.wire.fd, e.wire.port, e.wire.v4 = fd, port, v4
+	e.wire.probe()
 	in := &inbound{device: e.device, wire: e.wire, coalescer: coalescer{sink: e.link, udp: e.link.udp, off: !e.link.vnet}}
 	out := &outbound{device: e.device, link: e.link, box: &outbox{wire: e.wire, mtu: e.device.mtu}}
 	e.threads.Go(func() { e.move(fd, e.bells[0], in.drain) })

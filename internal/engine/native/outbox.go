@@ -26,6 +26,8 @@ type outbox struct {
 	sender sender
 	nonce  nonce
 
+	failed time.Duration // when a failure was logged
+
 	keypair *keypair
 	to      *endpoint
 	segment int
@@ -73,7 +75,8 @@ func (o *outbox) flush(now time.Duration) {
 		return
 	}
 	p := o.keypair.peer
-	if err := o.post(p, o.to, o.buffer[:o.used], o.segment); err != nil {
+	if err := o.post(p, o.to, o.buffer[:o.used], o.segment); err != nil && (o.failed == 0 || now-o.failed >= time.Second) {
+		o.failed = now
 		p.device.verbose("%v - send packets: %v", p, err)
 	}
 	p.noteSent(o.used, o.data, now)

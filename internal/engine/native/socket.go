@@ -34,7 +34,11 @@ type socket struct {
 
 	log    func(format string, args ...any)
 	narrow func() // called when a packet is larger than the path
+	// sendmsg is (*sys.Datagram).Send, or a test's.
+	sendmsg func(d *sys.Datagram, fd int, name, control, payload []byte) error
 }
+
+func newSocket() *socket { return &socket{fd: -1, sendmsg: (*sys.Datagram).Send} }
 
 // openSocket binds to a port; zero: any. v4: this host has no IPv6, and the socket
 // is for IPv4 alone.
@@ -101,6 +105,21 @@ func bind(fd, family int, port uint16) (uint16, error) {
 	return uint16(name.(*unix.SockaddrInet6).Port), nil
 }
 
+// probe looks for UDP_SEGMENT. It must be asked for: a kernel that does not know it
+// sends a run as one datagram, without a word.
+func (s *socket) probe() {
+	if unix.SetsockoptInt(s.fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) != nil {
+		s.forgo("kernel")
+	}
+}
+
+// forgo goes on without UDP_SEGMENT.
+func (s *socket) forgo(because string) {
+	if !s.whole.Swap(true) {
+		s.log("the host's %s takes no UDP_SEGMENT: going on without, slower", because)
+	}
+}
+
 // send sends a run of datagrams: each of segment bytes, but the last, which may
 // be shorter. What cannot be sent now is lost, as on any full link. An error
 // tells that none of it can be sent to that endpoint.
@@ -109,9 +128,9 @@ func (s *socket) send(m *sender, to *endpoint, run []byte, segment int) error {
 		err := s.sendOnce(m, to, run, segment)
 		switch {
 		case errors.Is(err, unix.EIO):
-			// The device below does no checksums (udp_send_skb in the kernel).
-			s.whole.Store(true)
-			s.log("the host's network device takes no UDP_SEGMENT: going on without, slower")
+			// The device below does no checksums (before Linux 6.11), or there is
+			// IPsec on the way (udp_send_skb in the kernel).
+			s.forgo("network device")
 		case errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINVAL):
 			// A datagram is larger than the path's MTU: the kernel cuts it into
 			// fragments, but not segments.
@@ -139,7 +158,7 @@ func (s *socket) sendOnce(m *sender, to *endpoint, payload []byte, segment int) 
 		name = to.putName4(&m.name4)
 	}
 	control := to.control(&m.control, to.sticky && !s.v4, segment)
-	err := m.datagram.Send(s.fd, name, control, payload)
+	err := s.sendmsg(&m.datagram, s.fd, name, control, payload)
 	if errors.Is(err, unix.EMSGSIZE) {
 		s.narrow()
 	}

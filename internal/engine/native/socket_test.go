@@ -36,7 +36,9 @@ func testSocket(t *testing.T, family int) *socket {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Close(fd) })
-	return &socket{fd: fd, port: port, v4: family == unix.AF_INET, log: t.Logf, narrow: func() {}}
+	s := newSocket()
+	s.fd, s.port, s.v4, s.log, s.narrow = fd, port, family == unix.AF_INET, t.Logf, func() {}
+	return s
 }
 
 // Runs of datagrams arrive over both families, with a socket for both and with
