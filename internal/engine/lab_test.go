@@ -29,6 +29,10 @@ var tested = flag.String("engine", "", "the engine to test: wireguard-go or nati
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case Argv0:
+		if err := takeAway(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		os.Exit(mainWithin(os.Args[1:], os.Stderr, limitsOf(os.Args[1:])))
 	case orphanArgv0:
 		orphan()
@@ -67,7 +71,7 @@ func (s *site) log() string {
 	return strings.Join(s.lines, "\n")
 }
 
-func openTUN(t testing.TB, h *nstest.Host, name string) *os.File {
+func openTUN(t testing.TB, h *nstest.Host, name string, without ...int) *os.File {
 	t.Helper()
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.PID()))
 	if err != nil {
@@ -79,7 +83,11 @@ func openTUN(t testing.TB, h *nstest.Host, name string) *os.File {
 		t.Fatal(err)
 	}
 	defer userns.Close()
-	tun, netlink, err := sys.Join(int(userns.Fd()), int(netns.Fd()), name, unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+	flags := unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+	for _, flag := range without {
+		flags &^= flag
+	}
+	tun, netlink, err := sys.Join(int(userns.Fd()), int(netns.Fd()), name, uint16(flags))
 	if err != nil {
 		t.Fatal(err)
 	}

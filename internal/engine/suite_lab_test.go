@@ -18,6 +18,8 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 
+	"golang.org/x/sys/unix"
+
 	"wireguard4netns/internal/engine/enginetest"
 	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/sandbox"
@@ -76,7 +78,7 @@ func atOnce(t *testing.T, tests map[string]func(*testing.T)) {
 // openSite opens an engine without configuration for a new machine, whose link has
 // the MTU, or the most that there is. From that of IPv6 on it has an address of that,
 // too. What is behind the engine's name and a
-// plus says which of limitsFor it has.
+// plus says which of limitsFor it has, or which of lacks.
 func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	t.Helper()
 	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr)}
@@ -84,11 +86,15 @@ func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	if s.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
 		t.Fatal(err)
 	}
-	tun := openTUN(t, s.host, "wg0")
+	name, special, _ := strings.Cut(engine, "+")
+	var without []int
+	if special == noVnet {
+		without = append(without, unix.IFF_VNET_HDR)
+	}
+	tun := openTUN(t, s.host, "wg0", without...)
 	configureLink(t, s, min(mtu, MaxMTU))
-	name, limits, _ := strings.Cut(engine, "+")
 	if s.engine, err = Open(t.Context(), Config{
-		IfName: "wg0+" + limits, MTU: mtu, TUN: tun, Engine: name, Sandbox: sandbox.Auto, Log: s.keepLine, Verbose: true,
+		IfName: "wg0+" + special, MTU: mtu, TUN: tun, Engine: name, Sandbox: sandbox.Auto, Log: s.keepLine, Verbose: true,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -562,6 +568,7 @@ type outpost struct {
 	*site
 	outside *nstest.Host
 	control *uapi.Conn
+	said    *running // "trouble"
 }
 
 func newOutpost(t testing.TB, engine, addr string, outside *nstest.Host, mtu int) *outpost {
@@ -575,7 +582,8 @@ func newOutpost(t testing.TB, engine, addr string, outside *nstest.Host, mtu int
 	configureLink(t, o.site, mtu)
 	role := (&site{host: outside}).role(t, "engine-suite-outpost", engine, strconv.Itoa(mtu), wgSocket)
 	role.ExtraFiles = append(role.ExtraFiles, tun)
-	if line := startCommand(t, role).line(t); line != "ready" {
+	o.said = startCommand(t, role)
+	if line := o.said.line(t); line != "ready" {
 		t.Fatal(line)
 	}
 	if o.control, err = uapi.Dial(outside.Path(wgSocket)); err != nil {

@@ -31,7 +31,8 @@ var suiteRoles = map[string]func(args []string) error{
 	"engine-suite-source":  sourceRole,  // ADDRESS RATE: sends that stream; prints its length at the end
 	"engine-suite-gather":  gatherRole,  // ADDRESS: UDP; prints a tally for each line of input
 	"engine-suite-scatter": scatterRole, // ADDRESS JSON: sends UDP
-	"engine-suite-outpost": outpostRole, // ENGINE MTU SOCKET: an engine on the TUN device at descriptor 3
+	"engine-suite-several": severalRole, // ADDRESS SIZE: UDP; prints the most that came at once, when so much has come
+	"engine-suite-outpost": outpostRole, // ENGINE MTU SOCKET: an engine on the TUN device at descriptor 3; prints when it is in trouble
 }
 
 // stream is what each TCP flow of the suite carries: no two parts are alike.
@@ -259,5 +260,10 @@ func outpostRole(args []string) error {
 		_ = l.Close()
 	}()
 	fmt.Println("ready")
+	go func() {
+		for range e.Trouble() {
+			fmt.Println("trouble")
+		}
+	}()
 	return l.Serve(context.Background(), e)
 }
