@@ -38,9 +38,11 @@ type inbound struct {
 	buffer [batchSize + largest]byte
 }
 
-// drain moves what the socket has, until it has no more.
+// drain moves what the socket has, until it has no more or the thread has been at it
+// for a while.
 func (in *inbound) drain() error {
-	for used := 0; ; {
+	used := 0
+	for range drainCalls {
 		n, segment, err := in.wire.receive(&in.receiver, &in.from, in.buffer[used:][:largest])
 		switch {
 		case err == nil:
@@ -64,6 +66,8 @@ func (in *inbound) drain() error {
 		in.coalescer.flush()
 		used = 0
 	}
+	in.coalescer.flush()
+	return nil
 }
 
 // take takes the datagrams of one sender: of segment bytes each, but the last.

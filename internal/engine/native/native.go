@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -36,11 +37,17 @@ type Options struct {
 // runtime): with two, that and the wake-ups that follow cost a third of all time.
 const processors = 4
 
+// garbage is how much of it there may be, in percent of what lives (runtime/debug).
+// Packets make none, requests and handshakes little: by default it would grow to
+// more than all the rest.
+const garbage = 25
+
 // Run moves packets between the TUN device and its peers, configured by the
 // requests on control, until control ends (nil), the TUN device ends, or ctx
 // does. It takes ownership of the descriptor and of control.
 func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), processors))
+	debug.SetGCPercent(garbage)
 	e, err := newEngine(tunFD, o)
 	if err != nil {
 		return errors.Join(err, unix.Close(tunFD), control.Close())
@@ -156,6 +163,10 @@ func (e *engine) start() error {
 	}
 	return nil
 }
+
+// drainCalls is how many system calls a thread makes before it looks at its bell,
+// whatever there is to do.
+const drainCalls = 1000
 
 // move is one thread: it moves what there is, and sleeps while there is nothing.
 // It is locked, because else each sleep would be a chance to go on in another.

@@ -26,11 +26,12 @@ type outbound struct {
 	buffer [vnetSize + largest + 16]byte // the outbox borrows what is behind a packet
 }
 
-// drain moves what the link has, until it has no more (nil) or is gone.
+// drain moves what the link has, until it has no more or the thread has been at it
+// for a while (nil), or it is gone.
 func (o *outbound) drain() error {
 	now := o.device.now()
 	defer func() { o.box.flush(now) }()
-	for {
+	for range drainCalls {
 		n, err := o.link.read(o.buffer[:vnetSize+largest])
 		switch {
 		case err == nil:
@@ -43,6 +44,7 @@ func (o *outbound) drain() error {
 			return err
 		}
 	}
+	return nil
 }
 
 // take moves what was read at once: one packet, or a large one.
