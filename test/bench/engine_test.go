@@ -250,7 +250,7 @@ func (p *pairing) measure(t *testing.T) {
 	if own, ok := p.near.engine.(*engine.Engine); ok && p.wants("start") {
 		p.add("start to handshake, ms", p.startToHandshake(t, own))
 	}
-	p.pings(t, "ping idle", 100)
+	p.pings(t, "ping idle", 300)
 	for _, row := range tcpRows {
 		if p.wants(row.name) {
 			p.tcp(t, row.name, row.flags)
@@ -263,7 +263,7 @@ func (p *pairing) measure(t *testing.T) {
 	}
 	if p.wants("ping under load") {
 		p.near.shell.run(t, fmt.Sprintf("iperf3 -c %s -t 4 >/dev/null & sleep 0.5", p.far.addr))
-		p.pings(t, "ping under load", 100)
+		p.pings(t, "ping under load", 300)
 		p.near.shell.run(t, "wait")
 	}
 	_, peak := p.near.usage(t)
@@ -285,12 +285,14 @@ func (p *pairing) startToHandshake(t *testing.T, near *engine.Engine) float64 {
 	if err := unix.Kill(near.Pid(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	nstest.Eventually(t, 10*time.Second, func() error {
-		if near.Restarts() == before || p.near.state(t).Peers[0].LastHandshake.IsZero() {
-			return fmt.Errorf("no handshake")
+	tick := time.NewTicker(100 * time.Microsecond)
+	defer tick.Stop()
+	for near.Restarts() == before || p.near.state(t).Peers[0].LastHandshake.IsZero() {
+		if time.Since(began) > 10*time.Second {
+			t.Fatalf("%s: no handshake", p.name)
 		}
-		return nil
-	})
+		<-tick.C
+	}
 	return time.Since(began).Seconds() * 1e3
 }
 
@@ -347,7 +349,7 @@ func (p *pairing) pings(t *testing.T, name string, count int) {
 	if !p.wants(name) {
 		return
 	}
-	out := p.near.shell.run(t, fmt.Sprintf("ping -n -i 0.02 -w 10 -c %d %s", count, p.far.addr))
+	out := p.near.shell.run(t, fmt.Sprintf("ping -n -i 0.01 -w 10 -c %d %s", count, p.far.addr))
 	var times []float64
 	for line := range strings.Lines(out) {
 		if _, rest, ok := strings.Cut(line, "time="); ok {
