@@ -62,6 +62,9 @@ func (p *peer) initiate(now time.Duration) {
 	if p.removed || id == nil || to == nil {
 		return
 	}
+	if p.handshake != nil && p.timers.armed(retransmit) {
+		return // the alarm repeats it, counts, and tells
+	}
 	if soonest := p.initiated + p.device.limits.RekeyTimeout; now < soonest {
 		p.timers.armIfOff(retransmit, soonest+jitter())
 		return

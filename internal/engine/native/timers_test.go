@@ -120,6 +120,24 @@ func TestAHandshakeIsRepeatedForNinetySeconds(t *testing.T) {
 	})
 }
 
+// Packets that come all the time do not take the place of the alarm, which counts
+// and says that there is trouble.
+func TestPacketsDoNotRepeatAHandshake(t *testing.T) {
+	bubble(t, func(t *testing.T, a, b *node) {
+		a.lose = func([]byte) bool { return true }
+		told := 0
+		a.told = func() { told++ }
+		for range 300 {
+			a.say(b, "word")
+			pass(100 * time.Millisecond)
+		}
+		if told < 5 {
+			t.Errorf("trouble was told %d times in 30 s", told)
+		}
+		wantSent(t, a, typeInitiation, 6, 6)
+	})
+}
+
 // KEEPALIVE_TIMEOUT: who only receives says after ten seconds that it is there.
 func TestAPassiveKeepalive(t *testing.T) {
 	bubble(t, func(t *testing.T, a, b *node) {
