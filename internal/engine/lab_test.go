@@ -19,7 +19,6 @@ import (
 
 	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/sandbox"
-	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -73,28 +72,12 @@ func (s *site) log() string {
 
 func openTUN(t testing.TB, h *nstest.Host, name string, without ...int) *os.File {
 	t.Helper()
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer netns.Close()
-	userns, err := sys.UserNSOf(int(netns.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer userns.Close()
 	flags := unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
 	for _, flag := range without {
 		flags &^= flag
 	}
-	tun, netlink, err := sys.Join(int(userns.Fd()), int(netns.Fd()), name, uint16(flags))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = unix.Close(netlink)
-	f := os.NewFile(uintptr(tun), "tun")
-	t.Cleanup(func() { _ = f.Close() })
-	return f
+	tun, _ := h.OpenTUN(t, name, uint16(flags))
+	return tun
 }
 
 const testMTU = 1420

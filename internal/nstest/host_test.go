@@ -3,6 +3,7 @@ package nstest_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/nstest"
 )
@@ -81,6 +84,28 @@ func TestConnect(t *testing.T) {
 		nstest.End{Host: b, Name: "up0", Addrs: prefixes("192.0.2.2/24", "2001:db8::2/64")})
 	a.Run(t, "ping", "-c1", "-W2", "192.0.2.2")
 	b.Run(t, "ping", "-c1", "-W2", "2001:db8::1")
+}
+
+// The device is the Host's, and what is written to it from outside arrives there.
+func TestTUNOfHost(t *testing.T) {
+	t.Parallel()
+	h := nstest.NewHost(t)
+	tap, rtnetlink := h.OpenTUN(t, "tap7", unix.IFF_TAP|unix.IFF_NO_PI)
+	h.Run(t, "ip", "link", "set", "tap7", "up")
+	if _, err := tap.Write(make([]byte, 60)); err != nil {
+		t.Error(err)
+	}
+	_, counts, _ := strings.Cut(h.Run(t, "cat", "/proc/net/dev"), "tap7:")
+	if f := strings.Fields(counts); len(f) < 2 || f[0] != "60" || f[1] != "1" {
+		t.Errorf("bytes and packets received, and more: %q", f)
+	}
+	if _, err := net.InterfaceByName("tap7"); err == nil {
+		t.Error("the device is on the real machine")
+	}
+	name, err := unix.Getsockname(int(rtnetlink.Fd()))
+	if _, ok := name.(*unix.SockaddrNetlink); !ok {
+		t.Errorf("rtnetlink: %T, %v", name, err)
+	}
 }
 
 func TestProcessesOfHost(t *testing.T) {

@@ -22,7 +22,6 @@ import (
 	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/sandbox"
-	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/uapi"
 
 	"os/exec"
@@ -159,24 +158,7 @@ func newPlace(t *testing.T) *place {
 	p.peer = nstest.StartUpstream(t, p.internet)
 	p.account = p.peer.NewAccount(t, netip.MustParseAddr("192.0.2.1"), nstest.AccountOptions{})
 	p.machine.PrivateEtc(t)
-
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", p.machine.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer netns.Close()
-	userns, err := sys.UserNSOf(int(netns.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer userns.Close()
-	tun, netlink, err := sys.Join(int(userns.Fd()), int(netns.Fd()), "wg0", unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(netlink)
-	p.tun = os.NewFile(uintptr(tun), "tun")
-	t.Cleanup(func() { p.tun.Close() })
+	p.tun, _ = p.machine.OpenTUN(t, "wg0", unix.IFF_TUN|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
 	p.machine.Run(t, "ip", "addr", "add", p.account.Addr4.String()+"/16", "dev", "wg0")
 	p.machine.Run(t, "ip", "link", "set", "wg0", "mtu", "1420", "up")
 	nstest.Start(t, p.machine.Command("ping", "-q", "-i", "0.2", p.peer.Addr4.String()))

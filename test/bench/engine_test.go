@@ -27,7 +27,6 @@ import (
 	"wireguard4netns/internal/engine"
 	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/sandbox"
-	"wireguard4netns/internal/sys"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -138,8 +137,9 @@ func newSite(t *testing.T, program, addr string, k kind) *site {
 }
 
 func newOwn(t *testing.T, program string, h *nstest.Host, k kind) *engine.Engine {
+	tun, _ := h.OpenTUN(t, "wg0", k.flags)
 	e, err := engine.Open(t.Context(), engine.Config{
-		Exe: program, IfName: "wg0", MTU: mtu, TUN: openTUN(t, h, k.flags), Engine: k.engine, Sandbox: sandbox.Auto,
+		Exe: program, IfName: "wg0", MTU: mtu, TUN: tun, Engine: k.engine, Sandbox: sandbox.Auto,
 		Log: func(line string) { t.Log(line) },
 	})
 	if err != nil {
@@ -166,27 +166,6 @@ func newPublished(t *testing.T, outside, inside *nstest.Host) published {
 }
 
 func (p published) Pid() int { return p.pid }
-
-func openTUN(t *testing.T, h *nstest.Host, flags uint16) *os.File {
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer netns.Close()
-	userns, err := sys.UserNSOf(int(netns.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer userns.Close()
-	tun, netlink, err := sys.Join(int(userns.Fd()), int(netns.Fd()), "wg0", flags)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = unix.Close(netlink)
-	f := os.NewFile(uintptr(tun), "tun")
-	t.Cleanup(func() { _ = f.Close() })
-	return f
-}
 
 func (s *site) asPeer(endpoint netip.AddrPort) uapi.PeerUpdate {
 	return uapi.PeerUpdate{

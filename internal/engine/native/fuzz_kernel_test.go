@@ -3,14 +3,12 @@ package native
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"wireguard4netns/internal/nstest"
-	"wireguard4netns/internal/sys"
 )
 
 func TestMain(m *testing.M) { nstest.Main(m) }
@@ -59,25 +57,10 @@ func newKernel(t testing.TB) *kernel {
 func newTAPs(t testing.TB) (host *nstest.Host, k *kernel, rtnetlink int) {
 	t.Helper()
 	host = nstest.NewHost(t)
-	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", host.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer netns.Close()
-	userns, err := sys.UserNSOf(int(netns.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer userns.Close()
 	k = new(kernel)
 	for name, fd := range map[string]*int{"ta": &k.in, "tb": &k.out} {
-		*fd, rtnetlink, err = sys.Join(int(userns.Fd()), int(netns.Fd()), name, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, open := range []int{*fd, rtnetlink} {
-			t.Cleanup(func() { _ = unix.Close(open) })
-		}
+		tap, socket := host.OpenTUN(t, name, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR)
+		*fd, rtnetlink = int(tap.Fd()), int(socket.Fd())
 		if err := unix.SetNonblock(*fd, true); err != nil {
 			t.Fatal(err)
 		}
