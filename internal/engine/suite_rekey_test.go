@@ -15,6 +15,83 @@ import (
 	"wireguard4netns/internal/uapi"
 )
 
+// A new session every moment, begun by the other end: what either side sends goes
+// through, also what was on its way under the old keys.
+func TestSuiteRekey(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		s := openSite(t, engine, "10.9.0.1", testMTU)
+		s.up(t)
+		g := s.invite(t, "10.9.1.1", false)
+		g.listens(t)
+		sessions := []*enginetest.Session{g.call(t)}
+		g.say(t, sessions[0])
+
+		const packets, rekeys = 4000, 8
+		ended := make(chan error, 1)
+		command := s.role(t, "engine-suite-scatter", "10.9.1.1:9",
+			fmt.Sprintf(`{"First":1,"Last":%d,"Size":200,"PauseEvery":20,"Pause":4000000}`, packets))
+		go func() { ended <- command.Run() }()
+
+		heard := map[uint32]bool{}
+		under := map[*enginetest.Session]int{}
+		var waits *enginetest.Handshake
+		for begun := 1; len(heard) < packets; {
+			if waits == nil && begun <= rekeys && len(heard) > begun*packets/(rekeys+2) {
+				waits = g.initiate(t)
+				begun++
+			}
+			m := g.next(t, waiting, func([]byte) bool { return true })
+			if m == nil && engine == WireGuardGo && len(heard) > packets/2 {
+				break // slow as with the race detector, its queues overflow
+			}
+			if m == nil {
+				t.Fatalf("%d of %d packets came, in %d sessions", len(heard), packets, len(sessions))
+			}
+			if waits != nil {
+				if next, err := waits.Finish(m); err == nil {
+					waits = nil
+					last := sessions[len(sessions)-1]
+					// The first message under the new keys overtakes one under
+					// the old.
+					g.said += 2
+					g.send(t, next.Seal(g.packet(g.said, 100)))
+					g.send(t, last.Seal(g.packet(g.said-1, 100)))
+					waitFor(t, func() error { // an initiation would end the old
+						if now := g.gather.tally(t); now.Received < int(g.said) {
+							return fmt.Errorf("of %d packets came %+v", g.said, now)
+						}
+						return nil
+					})
+					sessions = append(sessions, next)
+					continue
+				} else if g.TakeCookie(m) == nil {
+					waits = nil
+					begun--
+					continue
+				}
+			}
+			for _, session := range sessions {
+				if _, packet, err := session.Open(m); err == nil {
+					if payload := enginetest.UDPPayload(packet); payload != nil {
+						heard[binary.BigEndian.Uint32(payload)] = true
+						under[session]++
+					}
+				}
+			}
+		}
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if len(under) < 4 { // all of them, unless the machine is slow
+			t.Errorf("%d sessions, of which %d carried something", len(sessions), len(under))
+		}
+		now := g.gather.await(t, g.said)
+		if now.Received != int(g.said) {
+			t.Errorf("of %d packets came %+v", g.said, now)
+		}
+	})
+}
+
 // Sessions that the engine renews by itself. Its process is this test binary, and
 // has the limits that stand in the name of its link.
 
