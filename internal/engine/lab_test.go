@@ -86,7 +86,7 @@ const testMTU = 1420
 // given address.
 func newSite(t testing.TB, addr string, level sandbox.Level) *site {
 	t.Helper()
-	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr)}
+	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr), key: openKey(t)}
 	tun := openTUN(t, s.host, "wg0")
 	s.host.Run(t, "ip", "addr", "add", addr+"/24", "dev", "wg0")
 	s.host.Run(t, "ip", "link", "set", "wg0", "mtu", strconv.Itoa(testMTU), "up")
@@ -103,9 +103,6 @@ func newSite(t testing.TB, addr string, level sandbox.Level) *site {
 			t.Logf("log of %v:\n%s", s.addr, s.log())
 		}
 	})
-	if s.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
-		t.Fatal(err)
-	}
 	return s
 }
 

@@ -99,6 +99,8 @@ func nextFrom(t testing.TB, c *net.UDPConn, limit time.Duration, want func(messa
 	}
 }
 
+func anything([]byte) bool { return true }
+
 func kind(k int) func([]byte) bool {
 	return func(message []byte) bool { return enginetest.Kind(message) == k }
 }
@@ -236,10 +238,10 @@ func (g *guest) speak(t testing.TB, n uint32) {
 	scatter(t, g.site, netip.AddrPortFrom(g.addr, 9), burst{First: n, Last: n, Size: 100})
 }
 
-// allow gives the party prefixes, instead of those it has or beside them.
-func (g *guest) allow(t testing.TB, replace bool, prefixes ...string) {
+// allow gives the party prefixes, instead of those it has.
+func (g *guest) allow(t testing.TB, prefixes ...string) {
 	t.Helper()
-	u := uapi.PeerUpdate{PublicKey: g.PublicKey(), UpdateOnly: true, ReplaceAllowedIPs: replace}
+	u := uapi.PeerUpdate{PublicKey: g.PublicKey(), UpdateOnly: true, ReplaceAllowedIPs: true}
 	for _, p := range prefixes {
 		u.AllowedIPs = append(u.AllowedIPs, netip.MustParsePrefix(p))
 	}

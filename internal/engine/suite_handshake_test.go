@@ -62,7 +62,7 @@ func checkWrongPresharedKey(t *testing.T, s *site) {
 	session := caller.answer(t)
 	caller.send(t, session.Seal(nil))
 	// It goes on to ask, instead of sending.
-	if m := caller.next(t, waiting, func([]byte) bool { return true }); enginetest.Kind(m) != enginetest.Initiation {
+	if m := caller.next(t, waiting, anything); enginetest.Kind(m) != enginetest.Initiation {
 		t.Errorf("message of type %d after a wrong response, want another initiation", enginetest.Kind(m))
 	}
 	for _, p := range s.device(t).Peers {

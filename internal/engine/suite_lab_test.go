@@ -75,15 +75,11 @@ func atOnce(t *testing.T, tests map[string]func(*testing.T)) {
 
 // openSite opens an engine without configuration for a new machine, whose link has
 // the MTU, or the most that there is. From that of IPv6 on it has an address of that,
-// too. What is behind the engine's name and a
-// plus says which of limitsFor it has, or which of lacks.
+// too. What is behind the engine's name and a plus says which of limitsFor it has, or
+// which of lacks.
 func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	t.Helper()
-	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr)}
-	var err error
-	if s.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
-		t.Fatal(err)
-	}
+	s := &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr), key: openKey(t)}
 	name, special, _ := strings.Cut(engine, "+")
 	var without []int
 	if special == noVnet {
@@ -91,6 +87,7 @@ func openSite(t testing.TB, engine, addr string, mtu int) *site {
 	}
 	tun := openTUN(t, s.host, "wg0", without...)
 	configureLink(t, s, min(mtu, MaxMTU))
+	var err error
 	if s.engine, err = Open(t.Context(), Config{
 		IfName: "wg0+" + special, MTU: mtu, TUN: tun, Engine: name, Sandbox: sandbox.Auto, Log: s.keepLine, Verbose: true,
 	}); err != nil {

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
 	"net/netip"
 	"strconv"
 	"testing"
@@ -22,11 +20,7 @@ type outpost struct {
 
 func newOutpost(t testing.TB, engine, addr string, outside *nstest.Host, mtu int) *outpost {
 	t.Helper()
-	o := &outpost{site: &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr)}, outside: outside}
-	var err error
-	if o.key, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
-		t.Fatal(err)
-	}
+	o := &outpost{site: &site{host: nstest.NewHost(t), addr: netip.MustParseAddr(addr), key: openKey(t)}, outside: outside}
 	tun := openTUN(t, o.host, "wg0")
 	configureLink(t, o.site, mtu)
 	role := (&site{host: outside}).role(t, "engine-suite-outpost", engine, strconv.Itoa(mtu), wgSocket)
@@ -35,6 +29,7 @@ func newOutpost(t testing.TB, engine, addr string, outside *nstest.Host, mtu int
 	if line := o.said.line(t); line != "ready" {
 		t.Fatal(line)
 	}
+	var err error
 	if o.control, err = uapi.Dial(outside.Path(wgSocket)); err != nil {
 		t.Fatal(err)
 	}

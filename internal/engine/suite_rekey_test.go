@@ -40,7 +40,7 @@ func TestSuiteRekey(t *testing.T) {
 				waits = g.initiate(t)
 				begun++
 			}
-			m := g.next(t, waiting, func([]byte) bool { return true })
+			m := g.next(t, waiting, anything)
 			if m == nil && engine == WireGuardGo && len(heard) > packets/2 {
 				break // slow as with the race detector, its queues overflow
 			}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"testing"
 
-	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -49,7 +48,7 @@ func TestSuiteRoaming(t *testing.T) {
 		g.at = netip.AddrPortFrom(loopback, s.device(t).ListenPort)
 		c := listenUDP(t, netip.MustParseAddr("127.0.0.5"))
 		g.sendFrom(t, c, session.Seal(nil))
-		nstest.Eventually(t, waiting, func() error {
+		waitFor(t, func() error {
 			if got := s.only(t).Endpoint; got != addrOf(c) {
 				return fmt.Errorf("endpoint %v, want %v", got, addrOf(c))
 			}

@@ -155,7 +155,7 @@ func (g *gatherer) tally(t testing.TB) (now tally) {
 // await waits for a datagram: those sent before it have come or never will.
 func (g *gatherer) await(t testing.TB, n uint32) (now tally) {
 	t.Helper()
-	nstest.Eventually(t, waiting, func() error {
+	waitFor(t, func() error {
 		if now = g.tally(t); now.Highest < n {
 			return fmt.Errorf("datagram %d did not come: %+v", n, now)
 		}
