@@ -164,9 +164,7 @@ func (s *site) only(t testing.TB) uapi.Peer {
 
 func freePort(t testing.TB) uint16 {
 	t.Helper()
-	c := listenUDP(t, loopback)
-	defer c.Close()
-	return addrOf(c).Port()
+	return nstest.FreePort(t)
 }
 
 // A pairing is two sites with a wire between them.

@@ -108,6 +108,23 @@ func TestTUNOfHost(t *testing.T) {
 	}
 }
 
+// A port that is taken is not given.
+func TestFreePort(t *testing.T) {
+	t.Parallel()
+	port := nstest.FreePort(t)
+	c, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c, err := net.ListenUDP("udp", &net.UDPAddr{Port: int(port) + 1}); err == nil { // else it is taken, too
+		defer c.Close()
+	}
+	if next := nstest.FreePort(t); next == port || next == port+1 {
+		t.Errorf("port %d was given, which is taken", next)
+	}
+}
+
 func TestProcessesOfHost(t *testing.T) {
 	t.Parallel()
 	h := nstest.NewHost(t)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,12 +21,12 @@ import (
 type realWorld struct {
 	program string
 	dir     string // XDG_RUNTIME_DIR
-	port    int
+	port    uint16
 }
 
 func newRealWorld(t *testing.T, route string) (w *realWorld, conf string) {
 	t.Helper()
-	w = &realWorld{program: nstest.Build(t), dir: t.TempDir(), port: freePort(t)}
+	w = &realWorld{program: nstest.Build(t), dir: t.TempDir(), port: nstest.FreePort(t)}
 	peerKey, ourKey := newKey(t), newKey(t)
 	peer := nstest.NewHost(t)
 	peer.Serve(t, nstest.Services{Page: "home page"})
@@ -57,16 +56,6 @@ func writeConf(t testing.TB, text string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).Port
 }
 
 func (w *realWorld) attach(t testing.TB, args ...string) *exec.Cmd {
