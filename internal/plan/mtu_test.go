@@ -3,7 +3,18 @@ package plan
 import (
 	"strings"
 	"testing"
+
+	"wireguard4netns/internal/engine"
 )
+
+// plan does not import what carries it out; the link has the MTU that engines can
+// carry all the same.
+func TestLargestMTU(t *testing.T) {
+	t.Parallel()
+	if largestMTU != engine.MaxMTU {
+		t.Errorf("the plan's largest MTU is %d, the engines' %d", largestMTU, engine.MaxMTU)
+	}
+}
 
 // What the running link gets when the host's routes change.
 func TestMTUOver(t *testing.T) {
