@@ -3,8 +3,6 @@ package native
 import (
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // nowhere is a wire and a sink.
@@ -96,20 +94,6 @@ func TestPacketsAreMovedWithoutAllocation(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { h.pass(read) }); n > 0 {
 		t.Errorf("%v allocations for a large packet", n)
-	}
-}
-
-// A link that never runs dry must not keep its thread from being told to end.
-func TestADrainEnds(t *testing.T) {
-	zero, err := unix.Open("/dev/zero", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(zero)
-	h := newHalves(t)
-	h.out.link = &link{fd: zero, vnet: true}
-	if err := h.out.drain(); err != nil {
-		t.Error(err)
 	}
 }
 
