@@ -78,7 +78,7 @@ func (t *Tunnel) adapt(p *plan.Plan) (fixed []string) {
 }
 
 // changePeers tells the engine of keys, port and peers. A peer whose Endpoint the
-// file has as before stays where it is: it may have roamed.
+// file has as before stays where it is: it may have roamed, or been set elsewhere.
 func (t *Tunnel) changePeers(ctx context.Context, p *plan.Plan) error {
 	body, err := t.Engine.Get(ctx)
 	if err != nil {
@@ -100,6 +100,8 @@ func (t *Tunnel) changePeers(ctx context.Context, p *plan.Plan) error {
 		})
 		if there && same {
 			want.Peers[i].Endpoint = netip.AddrPort{}
+		} else {
+			t.given.forget(peer.PublicKey)
 		}
 	}
 	change := wg.Sync(have, want)

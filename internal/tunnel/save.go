@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -145,18 +146,27 @@ func (t *Tunnel) endpoint(p conf.Peer, now netip.AddrPort) conf.Endpoint {
 	switch {
 	case !now.IsValid(), t.answers(p, now):
 		return p.Endpoint
-	case !p.Endpoint.IsZero() && !literal && !slices.Contains(t.given.get().Endpoints, p.PublicKey):
+	case !p.Endpoint.IsZero() && !literal && t.given.endpoint(p.PublicKey).IsZero():
 		return p.Endpoint // a roamed peer, or another answer, is still behind its name
 	}
-	return conf.Endpoint{Host: now.Addr().Unmap().String(), Port: now.Port()}
+	return endpointAt(now)
+}
+
+func endpointAt(a netip.AddrPort) conf.Endpoint {
+	return conf.Endpoint{Host: a.Addr().Unmap().String(), Port: a.Port()}
 }
 
 // answers tells whether now is what the file's endpoint stands for.
 func (t *Tunnel) answers(p conf.Peer, now netip.AddrPort) bool {
 	return slices.ContainsFunc(t.Plan().Peers, func(q plan.Peer) bool {
-		return q.PublicKey == p.PublicKey && q.Endpoint == p.Endpoint &&
-			slices.ContainsFunc(q.Candidates, func(r plan.Route) bool { return sameAddr(r.Addr, now) })
+		return q.PublicKey == p.PublicKey && q.Endpoint == p.Endpoint && resolved(q, now)
 	})
+}
+
+// resolved tells whether at is one of the addresses that the endpoint of p had in the
+// beginning.
+func resolved(p plan.Peer, at netip.AddrPort) bool {
+	return slices.ContainsFunc(p.Candidates, func(r plan.Route) bool { return sameAddr(r.Addr, at) })
 }
 
 func sameAddr(a, b netip.AddrPort) bool {
@@ -166,11 +176,11 @@ func sameAddr(a, b netip.AddrPort) bool {
 // Given is what somebody chose through the UAPI socket, and not what came of
 // itself: an engine that is told no port chooses one, and peers roam.
 type Given struct {
-	Port      bool
-	Endpoints []conf.PublicKey // of peers
+	Port   bool
+	Places map[conf.PublicKey]conf.Endpoint // of peers; each is an address
 }
 
-// given is a Given that grows.
+// given is a Given that changes.
 type given struct {
 	mu sync.Mutex
 	is Given
@@ -179,24 +189,45 @@ type given struct {
 func (g *given) get() Given {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Given{Port: g.is.Port, Endpoints: slices.Clone(g.is.Endpoints)}
+	return Given{Port: g.is.Port, Places: maps.Clone(g.is.Places)}
 }
 
-// take notes what the body of a set request gives.
+// endpoint returns where somebody said that a peer is; zero: nobody did.
+func (g *given) endpoint(peer conf.PublicKey) conf.Endpoint {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.is.Places[peer]
+}
+
+// forget is told of a peer that the file has a newer endpoint for.
+func (g *given) forget(peer conf.PublicKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.is.Places, peer)
+}
+
+// take notes what the body of a set request gives. The engine took it.
 func (g *given) take(body []byte) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.is.Places == nil {
+		g.is.Places = map[conf.PublicKey]conf.Endpoint{}
+	}
 	var peer conf.PublicKey
 	for line := range bytes.Lines(body) {
 		key, value, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte("="))
 		switch string(key) {
 		case "listen_port":
 			g.is.Port = string(value) != "0"
+		case "replace_peers":
+			clear(g.is.Places)
 		case "public_key":
-			hex.Decode(peer[:], value) // the engine took it
+			hex.Decode(peer[:], value)
+		case "remove":
+			delete(g.is.Places, peer)
 		case "endpoint":
-			if !slices.Contains(g.is.Endpoints, peer) {
-				g.is.Endpoints = append(g.is.Endpoints, peer)
+			if at, err := netip.ParseAddrPort(string(value)); err == nil {
+				g.is.Places[peer] = endpointAt(at)
 			}
 		}
 	}

@@ -31,16 +31,27 @@ func (t *Tunnel) Watch(ctx context.Context) {
 }
 
 func (t *Tunnel) watch(ctx context.Context) {
-	names := map[uapi.PublicKey]conf.Endpoint{}
-	for _, p := range t.Plan().Peers {
-		if _, literal := p.Endpoint.AddrPort(); !literal && !p.Endpoint.IsZero() {
-			names[uapi.PublicKey(p.PublicKey)] = p.Endpoint
-		}
-	}
 	watch.Run(ctx, watch.Config{
-		Engine: t.Engine, Routes: t.followRoutes, Names: names,
+		Engine: t.Engine, Routes: t.followRoutes, Endpoint: t.configured(),
 		Looked: t.history.note, Log: t.log.Line, Resolutions: &t.resolutions,
 	})
+}
+
+// configured returns what tells where the user said last that a peer is, until the
+// next Reload: in the file, or through the UAPI socket. An answer for the file's name
+// that was said there is still that name.
+func (t *Tunnel) configured() func(uapi.PublicKey) conf.Endpoint {
+	file := map[uapi.PublicKey]plan.Peer{}
+	for _, p := range t.Plan().Peers {
+		file[uapi.PublicKey(p.PublicKey)] = p
+	}
+	return func(peer uapi.PublicKey) conf.Endpoint {
+		e := t.given.endpoint(conf.PublicKey(peer))
+		if at, ok := e.AddrPort(); ok && !resolved(file[peer], at) {
+			return e
+		}
+		return file[peer].Endpoint
+	}
 }
 
 // look finds out about the host. A patient tunnel starts without the addresses that

@@ -1,9 +1,14 @@
 package tunnel
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
+	"wireguard4netns/conf"
+	"wireguard4netns/internal/plan"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -43,5 +48,63 @@ func TestHistory(t *testing.T) {
 		} else if !peers[0].PresharedKey.IsZero() {
 			t.Errorf("%s: a key is kept", name)
 		}
+	}
+}
+
+// What the user said last counts: in the file, or through the UAPI socket. It does
+// for the supervisor that takes over, too.
+func TestConfigured(t *testing.T) {
+	t.Parallel()
+	key := func(n byte) conf.PublicKey { return conf.PublicKey{n} }
+	set := func(n byte, lines string) string {
+		return fmt.Sprintf("public_key=%x\n%s\n", [32]byte(key(n)), lines)
+	}
+	in := func(s string) conf.Endpoint {
+		e, err := conf.ParseEndpoint(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	route := plan.Route{Addr: netip.MustParseAddrPort("192.0.2.1:51820")}
+	var tunnel Tunnel
+	tunnel.plan.Store(&plan.Plan{Peers: []plan.Peer{
+		{PublicKey: key(1), Endpoint: in("192.0.2.1:51820"), Candidates: []plan.Route{route}},
+		{PublicKey: key(2), Endpoint: in("vpn.example:51820"), Candidates: []plan.Route{route}},
+		{PublicKey: key(3)},
+	}})
+	for _, step := range []struct {
+		set  string
+		want [4]string // of the peers 1 to 4
+	}{
+		{"", [4]string{"192.0.2.1:51820", "vpn.example:51820", "", ""}},
+		{set(1, "persistent_keepalive_interval=25"), [4]string{"192.0.2.1:51820", "vpn.example:51820", "", ""}},
+		{set(1, "endpoint=192.0.2.7:7") + set(3, "endpoint=[2001:db8::3]:3"), [4]string{"192.0.2.7:7", "vpn.example:51820", "[2001:db8::3]:3", ""}},
+		{set(2, "endpoint=192.0.2.1:51820"), [4]string{"192.0.2.7:7", "vpn.example:51820", "[2001:db8::3]:3", ""}},
+		{set(2, "update_only=true\nendpoint=[::ffff:192.0.2.2]:2") + set(4, "endpoint=192.0.2.4:4"), [4]string{"192.0.2.7:7", "192.0.2.2:2", "[2001:db8::3]:3", "192.0.2.4:4"}},
+		{set(4, "remove=true"), [4]string{"192.0.2.7:7", "192.0.2.2:2", "[2001:db8::3]:3", ""}},
+		{"replace_peers=true\n" + set(2, "endpoint=192.0.2.5:5"), [4]string{"192.0.2.1:51820", "192.0.2.5:5", "", ""}},
+	} {
+		tunnel.given.take([]byte(step.set))
+		text, err := json.Marshal(tunnel.given.get())
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := Tunnel{}
+		next.plan.Store(tunnel.Plan())
+		if err := json.Unmarshal(text, &next.given.is); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range step.want {
+			for who, one := range map[string]*Tunnel{"this": &tunnel, "the next": &next} {
+				if got := one.configured()(uapi.PublicKey(key(byte(i + 1)))).String(); got != want {
+					t.Errorf("after %q: peer %d is at %q for %s, want %q", step.set, i+1, got, who, want)
+				}
+			}
+		}
+	}
+	tunnel.given.forget(key(2))
+	if got := tunnel.configured()(uapi.PublicKey(key(2))).String(); got != "vpn.example:51820" {
+		t.Errorf("after a reload with another endpoint: %q", got)
 	}
 }

@@ -17,6 +17,7 @@ const (
 // seen is a peer at one look.
 type seen struct {
 	endpoint  netip.AddrPort // not valid: none known
+	address   netip.AddrPort // that the configuration has; not valid: it has a name
 	path      host.Path      // to endpoint
 	handshake time.Time      // the last; zero: never
 	sent      uint64         // bytes

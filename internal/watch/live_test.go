@@ -46,7 +46,8 @@ func TestMain(m *testing.M) {
 type liveIn struct {
 	PrivateKey, PeerKey []byte
 	Endpoint            netip.AddrPort
-	Name                conf.Endpoint
+	Configured          conf.Endpoint // zero: vpn.example
+	Engine              string
 	Until               netip.AddrPort
 	Suspend             bool // when Ready is there
 	Ready               string
@@ -63,12 +64,12 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
-	e, err := engine.Open(ctx, engine.Config{IfName: "wg0", MTU: 1420, TUN: os.NewFile(3, "tun"), Sandbox: sandbox.None})
+	e, err := engine.Open(ctx, engine.Config{IfName: "wg0", MTU: 1420, TUN: os.NewFile(3, "tun"), Engine: in.Engine, Sandbox: sandbox.None})
 	if err != nil {
 		return out, err
 	}
 	defer e.Close()
-	private, name := uapi.Secret(in.PrivateKey), map[uapi.PublicKey]conf.Endpoint{uapi.PublicKey(in.PeerKey): in.Name}
+	private := uapi.Secret(in.PrivateKey)
 	if err := e.Set(ctx, uapi.Update{PrivateKey: &private, Peers: []uapi.PeerUpdate{{
 		PublicKey: uapi.PublicKey(in.PeerKey), Endpoint: in.Endpoint,
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/32")},
@@ -80,11 +81,11 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 	jumps, looked := make(chan struct{}, 1), make(chan uapi.Peer, 100)
 	running.Go(func() {
 		Run(ctx, Config{
-			Engine: e, Names: name, Routes: func([]plan.Route) {},
+			Engine: e, Endpoint: func(uapi.PublicKey) conf.Endpoint { return in.Configured }, Routes: func([]plan.Route) {},
 			Looked: func(_ time.Time, peers []uapi.Peer) { looked <- peers[0] },
 			Log:    func(line string) { mu.Lock(); out.Log = append(out.Log, line); mu.Unlock() },
 			seams: seams{
-				patience: patience{stale: 3 * time.Second, unanswered: time.Second, away: time.Second, turn: time.Second},
+				patience: patience{stale: 3 * time.Second, unanswered: time.Second, over: 3 * time.Second, away: time.Second, turn: time.Second},
 				slept:    func() time.Duration { mu.Lock(); defer mu.Unlock(); return slept },
 				jumps:    jumps,
 			},
@@ -113,7 +114,7 @@ var live = nstest.NewFunc("live", func(in liveIn) (out liveOut, err error) {
 		if !in.Suspend && since.IsZero() && p.Endpoint != in.Endpoint {
 			since = time.Now()
 		}
-		if p.Endpoint == in.Until && p.LastHandshake.After(since) {
+		if !since.IsZero() && p.Endpoint == in.Until && p.LastHandshake.After(since) {
 			out.Took = time.Since(since)
 			end()
 			running.Wait()
@@ -179,7 +180,10 @@ func (p *place) names(t *testing.T, addrs ...string) {
 func (p *place) start(t *testing.T, in liveIn) (wait func() liveOut) {
 	t.Helper()
 	in.PrivateKey, in.PeerKey = key(t, p.account.PrivateKey), key(t, p.account.PeerKey)
-	in.Endpoint, in.Name = p.account.Endpoint, conf.Endpoint{Host: "vpn.example", Port: p.account.Endpoint.Port()}
+	in.Endpoint = p.account.Endpoint
+	if in.Configured.IsZero() {
+		in.Configured = conf.Endpoint{Host: "vpn.example", Port: in.Endpoint.Port()}
+	}
 	var out liveOut
 	var err error
 	done := make(chan struct{})
@@ -266,5 +270,38 @@ func TestLiveSuspend(t *testing.T) {
 	t.Logf("a handshake %v after the machine woke: %v", out.Took, out.Log)
 	if out.Took > 2*time.Second {
 		t.Errorf("a handshake %v after the machine woke", out.Took)
+	}
+}
+
+// TestLiveBothMove: a peer has roamed away from the address that is configured. Then it
+// is there again, and we are elsewhere, so that neither knows the other's place.
+func TestLiveBothMove(t *testing.T) {
+	t.Parallel()
+	for _, engine := range engine.Names {
+		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
+			p := newPlace(t)
+			at := p.account.Endpoint
+			wait := p.start(t, liveIn{Configured: conf.Endpoint{Host: at.Addr().String(), Port: at.Port()}, Engine: engine, Until: at})
+			p.answered(t)
+			p.internet.Run(t, "ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
+			p.internet.Run(t, "ip", "addr", "add", "192.0.2.7/24", "dev", "eth0")
+			p.peer.Run(t, "ping -q -c 1 -w 15 "+p.account.Addr4.String()) // to which we answer
+
+			p.machine.Run(t, "ip", "link", "set", "eth0", "down")
+			p.internet.Run(t, "ip", "addr", "del", "192.0.2.7/24", "dev", "eth0")
+			p.internet.Run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+			p.machine.Run(t, "ip", "addr", "del", "192.0.2.2/24", "dev", "eth0")
+			p.machine.Run(t, "ip", "addr", "add", "192.0.2.3/24", "dev", "eth0")
+			p.machine.Run(t, "ip", "link", "set", "eth0", "up")
+			moved := time.Now()
+			out := wait()
+			took := time.Since(moved)
+			t.Logf("a handshake %v after both had moved: %v", took, out.Log)
+			// Silence, a question where it was, and an engine that waits five seconds.
+			if took > 15*time.Second {
+				t.Errorf("a handshake %v after both had moved", took)
+			}
+		})
 	}
 }

@@ -7,7 +7,7 @@
 //	engine: trouble ──────────────────────┼──▶ look ──▶ judge ──▶ call
 //	timer: 1 s while a call is open,      │    engine's state,
 //	  10 s while packets pass, else ──────┘    path to each endpoint
-//	  longer each time                           └──▶ due ──▶ resolve ──▶ call there
+//	  longer each time                           └──▶ seek ──▶ resolve ──▶ call there
 //
 // A call makes the engine forget the source it sent from, its session keys and
 // when it last called, and so begin a handshake now. It is said in UAPI alone, so
@@ -46,12 +46,13 @@ type Config struct {
 	Engine Engine
 	// Routes gets the routes to all endpoints when one of them has changed.
 	Routes func([]plan.Route)
-	// Names are the endpoints that have to be resolved, of peers that have one.
-	Names map[uapi.PublicKey]conf.Endpoint
+	// Endpoint returns where the configuration has a peer, which is what the user
+	// said last; zero: nowhere. It is asked at each look.
+	Endpoint func(uapi.PublicKey) conf.Endpoint
 	// Looked gets the peers as they are at each look.
 	Looked func(at time.Time, peers []uapi.Peer)
 	Log    func(line string)
-	// Resolutions counts how the lookups of Names ended; nil: they are not counted.
+	// Resolutions counts how lookups of names ended; nil: they are not counted.
 	Resolutions *Resolutions
 
 	seams
@@ -187,21 +188,38 @@ func (w *watcher) lookAt(ctx context.Context, r *round, p uapi.Peer, m *memory) 
 		s.path = host.PathTo(p.Endpoint)
 		r.routes = append(r.routes, plan.Route{Addr: p.Endpoint, MTU: s.path.MTU})
 	}
-	if m.judge(r.now, s, r.woke) {
+	call := m.judge(r.now, s, r.woke)
+	if w.seek(ctx, r, p.PublicKey, s, m) == ask {
+		call = true
+	}
+	if call {
 		r.call = append(r.call, p)
 	}
 	if m.open() {
 		r.pause = min(r.pause, callPause)
 	}
-	if _, named := w.Names[p.PublicKey]; !named {
-		return
+}
+
+// seek looks for a peer that has fallen silent.
+func (w *watcher) seek(ctx context.Context, r *round, peer uapi.PublicKey, s seen, m *memory) step {
+	of := w.Endpoint(peer)
+	if of.IsZero() {
+		return stay
 	}
-	if away := m.search.due(r.now, s, w.patience, r.cause); away || r.woke {
-		w.resolve(ctx, p.PublicKey, away)
+	if m.search.of != of {
+		m.search = search{of: of} // the user knows better
+	}
+	if at, ok := of.AddrPort(); ok {
+		s.address = at
+	}
+	do := m.search.step(r.now, s, w.patience, r.cause)
+	if woken := r.woke && !s.address.IsValid(); do == leave || woken {
+		w.resolve(ctx, peer, of, do == leave)
 	}
 	if pause := m.search.pause(r.now, s, w.patience); pause > 0 {
 		r.pause = min(r.pause, pause)
 	}
+	return do
 }
 
 func (w *watcher) device(ctx context.Context) (uapi.Device, error) {
