@@ -86,10 +86,11 @@ type Tunnel struct {
 	engineMTU int // the engine was started with it; the link's is never above
 }
 
-// Request returns what the tunnel would be asked for now; it holds keys.
+// Request returns what the tunnel would be asked for now; it holds keys. Wait is over:
+// a peer that is silent later is no reason to end it.
 func (t *Tunnel) Request() Request {
 	r := t.request
-	r.Name, r.Kept, r.Running, r.Given = t.Dir.Name(), nil, nil, t.given.get()
+	r.Name, r.Kept, r.Running, r.Given, r.Wait = t.Dir.Name(), nil, nil, t.given.get(), 0
 	return r
 }
 

@@ -89,6 +89,21 @@ func TestReplaceRefused(t *testing.T) {
 	w.mustRun(t, "down", "new")
 }
 
+// A tunnel that waited for its first handshake does not wait for another one.
+func TestReplaceWhenNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	conf := w.account(t)
+	w.mustRun(t, "up", "--name", "home", "--wait=15s", conf)
+	old := w.status(t, "home")
+	w.peer.Stop()
+	w.mustRun(t, "up", "--replace", "--name", "home", "--wait=15s", conf)
+	if s := w.status(t, "home"); s.SupervisorPID != old.SupervisorPID || s.EnginePID == old.EnginePID {
+		t.Errorf("before %+v\nafter %+v", old, s)
+	}
+	w.mustRun(t, "down", "home")
+}
+
 // replacement asks a supervisor to become any file.
 type replacement struct{ Socket, Line, File string }
 
