@@ -57,8 +57,12 @@ func (t *Tunnel) Reload(c *conf.Config, name string, say func(line string)) erro
 }
 
 // Replace makes this very program take over a tunnel that was reached by Open, in
-// the same process. Programs in it and their connections live on.
-func (t *Tunnel) Replace(say func(line string)) error { return t.s.Replace(say) }
+// the same process. Programs in it and their connections live on, and it keeps the
+// Options that it was started with: if one of the settings was not among theirs, there
+// is an error and nothing changes.
+func (t *Tunnel) Replace(settings map[string]string, say func(line string)) error {
+	return t.s.Replace(settings, say)
+}
 
 // Down ends a tunnel that was reached by Open and returns when it is undone.
 // Programs in it have no network from then on. say gets a line for each thing the

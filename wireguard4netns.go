@@ -102,6 +102,9 @@ type Options struct {
 	Metrics MetricsAddress // zero: none are served
 	Outside Outside
 
+	// Settings are what Replace compares: names that a user knows, and values.
+	Settings map[string]string
+
 	Verbose  bool
 	Service  service.Manager     // who started this process as a service
 	Stored   map[string]*os.File // what it kept of the tunnel before; Start owns it
@@ -138,7 +141,7 @@ func Start(ctx context.Context, c *conf.Config, target *Target, o Options) (*Tun
 	s, err := supervisor.Launch(ctx, supervisor.Start{Request: tunnel.Request{
 		Conf: text, ConfName: o.ConfName, ConfPath: o.ConfPath, Options: o.plan(target), Root: o.Root, Name: o.Name,
 		Target: target, UAPIPath: o.UAPIPath, Wait: o.Wait, Patient: o.Patient, Engine: o.Engine, Sandbox: o.Sandbox, Verbose: o.Verbose,
-	}, Service: o.Service, Metrics: o.Metrics, Outside: o.Outside}, o.Stored, o.ExitFile, o.Stderr, say)
+	}, Service: o.Service, Metrics: o.Metrics, Outside: o.Outside, Settings: o.Settings}, o.Stored, o.ExitFile, o.Stderr, say)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ var hints = []struct {
 	{supervisor.ErrNotOurs, "nsenter(1), or the program that made them, gets you in"},
 	{supervisor.ErrNotHeld, "end the program, and start it again with this version"},
 	{supervisor.ErrFormat, "down and up again; what is inside loses its connections"},
+	{supervisor.ErrSettings, "leave them out; or down and up again with them: what is inside loses its connections"},
 	{supervisor.ErrDied, "was it killed? dmesg tells of a lack of memory; ulimit -u bounds it too"},
 	{supervisor.ErrNoControl, "kill ends that process, and with it the tunnel"},
 	{supervisor.ErrEnding, "wait for that"},

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -26,7 +29,8 @@ programs into it. Its name is that of its file, or --name.
 
 With --replace a tunnel of that name that stands is taken over by this version of
 the program, and made what CONF says, as reload does: the link, programs inside and
-their connections live on. It keeps the flags that it was made with.
+their connections live on. It keeps the flags that it was made with; with others up says
+so and changes nothing. --wait is for a new tunnel.
 
 Commands of --on-up, --on-down and --on-handshake run by /bin/sh on the host, not in
 the tunnel, one at a time and for 30 seconds at most; what they print is in the
@@ -42,7 +46,7 @@ is ready, and the tunnel tells it how it is.`,
 		Args:              usage("CONF"),
 		ValidArgsFunction: env.completeConf,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return up(cmd.Context(), env, f, args[0], replace)
+			return up(cmd.Context(), env, f, args[0], replace, cmd.Flags().Changed)
 		},
 	}
 	f.tunnelFlags.add(cmd.Flags())
@@ -51,7 +55,8 @@ is ready, and the tunnel tells it how it is.`,
 	return cmd
 }
 
-func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) error {
+// up is told which flags are on the command line.
+func up(ctx context.Context, env *Env, f runFlags, name string, replace bool, isGiven func(flag string) bool) error {
 	c, o, err := env.runOptions(f, name)
 	if err != nil {
 		return err
@@ -70,9 +75,11 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 	if err := closeOnExec(); err != nil {
 		return err
 	}
+	o.Settings = f.settings(o)
 	if replace {
 		t, err := wireguard4netns.Open(o.Root, o.Name)
 		if err == nil {
+			maps.DeleteFunc(o.Settings, func(flag, _ string) bool { return !isGiven(strings.TrimPrefix(flag, "--")) })
 			return takeOver(t, c, o)
 		}
 		if !errors.Is(err, supervisor.ErrNoTunnel) {
@@ -94,9 +101,30 @@ func up(ctx context.Context, env *Env, f runFlags, name string, replace bool) er
 	return nil
 }
 
+// settings are the flags that a tunnel keeps for its life, and what they mean in o.
+func (f *runFlags) settings(o wireguard4netns.Options) map[string]string {
+	dns := strings.Join(o.DNS, ",")
+	if o.HostDNS {
+		dns = "host"
+	}
+	return map[string]string{
+		"--ifname":       o.IfName,
+		"--dns":          dns,
+		"--hooks":        fmt.Sprint(o.Hooks),
+		"--expose":       strings.Join(o.Expose, ","),
+		"--engine":       cmp.Or(o.Engine, wireguard4netns.Engines[0]),
+		"--sandbox":      fmt.Sprint(o.Sandbox),
+		"--verbose":      fmt.Sprint(o.Verbose),
+		"--metrics":      f.metrics,
+		"--on-up":        o.Outside.Up,
+		"--on-down":      o.Outside.Down,
+		"--on-handshake": o.Outside.Handshake,
+	}
+}
+
 // takeOver makes this program that of a tunnel that stands, and the file its file.
 func takeOver(t *wireguard4netns.Tunnel, c *file, o wireguard4netns.Options) error {
-	if err := t.Replace(o.Say); err != nil {
+	if err := t.Replace(o.Settings, o.Say); err != nil {
 		return fmt.Errorf("replace %s: %w", t.Name, err)
 	}
 	if err := t.Reload(c.config, c.name, o.Say); err != nil {

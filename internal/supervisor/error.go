@@ -21,7 +21,7 @@ var known = []error{
 	host.ErrUnresolved, plan.ErrNoAddress, plan.ErrNotServer,
 	tunnel.ErrNoHandshake, tunnel.ErrPortInUse, tunnel.ErrNotKept, ErrNotOurs, ErrNotHeld, ErrFormat,
 	syscall.ENOSPC, syscall.EDQUOT, syscall.EADDRINUSE, syscall.EACCES, syscall.EPERM, syscall.ENOENT,
-	syscall.EMFILE, syscall.EAGAIN, syscall.EEXIST, ErrEnding,
+	syscall.EMFILE, syscall.EAGAIN, syscall.EEXIST, ErrEnding, ErrSettings,
 }
 
 // remoteError is an error of the supervisor as it reaches the front.

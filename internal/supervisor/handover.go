@@ -25,6 +25,7 @@ import (
 var (
 	ErrNotHeld  = errors.New("it was not made by up, and ends with its program")
 	ErrFormat   = errors.New("its version and this one cannot hand over to each other")
+	ErrSettings = errors.New("it was made with other flags")
 	errNoBinary = errors.New("no program came with the request")
 )
 
@@ -73,7 +74,20 @@ const handoverFormat = 1
 const resumeArg = "resume"
 
 // Replace asks a supervisor to become the program that it comes with.
-type Replace struct{ Format int }
+type Replace struct {
+	Format   int
+	Settings map[string]string `json:",omitempty"` // the tunnel must have been started with
+}
+
+// others returns the settings that the tunnel was not started with.
+func (r Replace) others(start Start) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
+		if was, ok := start.Settings[name]; !ok || was != r.Settings[name] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // replace hands over to the program exe. It returns only with an error.
 func (c *control) replace(asker *conn, r Replace, exe *os.File) error {
@@ -89,6 +103,9 @@ func (c *control) replace(asker *conn, r Replace, exe *os.File) error {
 	case <-c.held:
 	default:
 		return ErrNotHeld
+	}
+	if others := r.others(c.start); len(others) > 0 {
+		return fmt.Errorf("%w: %s", ErrSettings, strings.Join(others, ", "))
 	}
 	defer c.t.HoldOutside()()
 	running, err := c.t.Engine.Get(c.ctx)
@@ -363,15 +380,16 @@ func goOn(ctx context.Context, start Start, l *net.UnixListener, conns map[*conn
 }
 
 // Replace makes a tunnel's supervisor become this very program. The tunnel, what
-// is in it and its connections live on.
-func (s *Supervisor) Replace(say func(string)) error {
+// is in it and its connections live on. It is refused if the tunnel was not started
+// with the settings.
+func (s *Supervisor) Replace(settings map[string]string, say func(string)) error {
 	// Whom the file allows to execute it, it need not allow to read it.
 	exe, err := os.OpenFile("/proc/self/exe", unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}
 	defer exe.Close()
-	if err := s.ask(message{Replace: &Replace{Format: handoverFormat}}, exe); err != nil {
+	if err := s.ask(message{Replace: &Replace{Format: handoverFormat, Settings: settings}}, exe); err != nil {
 		return err
 	}
 	return s.awaitDone(say)

@@ -75,6 +75,8 @@ type Start struct {
 	Service service.Manager
 	Metrics metrics.Address `json:",omitzero"` // zero: none are served
 	Outside tunnel.Outside  `json:",omitzero"`
+	// Settings are what a Replace must not ask for otherwise.
+	Settings map[string]string `json:",omitempty"`
 }
 
 // Ready says what was made.

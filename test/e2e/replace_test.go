@@ -104,6 +104,46 @@ func TestReplaceWhenNobodyAnswers(t *testing.T) {
 	w.mustRun(t, "down", "home")
 }
 
+// A tunnel keeps the flags that it was made with: others are refused, in a line that
+// names them and one that says what to do, and nothing changes. The same ones, though
+// said in another way, are not.
+func TestReplaceWithOtherFlags(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	conf := w.account(t)
+	w.mustRun(t, "up", "--name", "home", "--dns", "10.0.0.9,example.com", "--on-down", "true", "--hooks", conf)
+	old := w.status(t, "home")
+	for _, test := range []struct {
+		flags string
+		names string // that are refused
+	}{
+		{"--dns=10.0.0.8", "--dns"},
+		{"--dns=host", "--dns"},
+		{"--hooks=false --engine=wireguard-go --dns=10.0.0.9 --dns=example.com", "--engine, --hooks"},
+		{"--metrics=127.0.0.1:9586 --sandbox=none -v", "--metrics, --sandbox, --verbose"},
+		{"--on-up=true --on-down=false --on-handshake=true", "--on-down, --on-handshake, --on-up"},
+		{"--expose=/run/user --ifname=wg9", "--expose, --ifname"},
+	} {
+		_, errs, code := w.run(t, append(append([]string{"up", "--replace", "--name", "home"}, strings.Fields(test.flags)...), conf)...)
+		line, hint, _ := strings.Cut(errs, "\n")
+		if code != 125 || !strings.HasSuffix(line, ": it was made with other flags: "+test.names) || !strings.Contains(hint, "leave them out") || strings.Count(errs, "\n") != 2 {
+			t.Errorf("%s: %d, %s", test.flags, code, errs)
+		}
+	}
+	if s := w.status(t, "home"); s.SupervisorPID != old.SupervisorPID || s.EnginePID != old.EnginePID {
+		t.Errorf("before %+v\nafter %+v", old, s)
+	}
+	// The second time it is known to who took over.
+	for range 2 {
+		w.mustRun(t, "up", "--replace", "--name", "home", "--wait", "--hooks=true", "--dns=10.0.0.9", "--dns=example.com", "--engine=native", "--sandbox=auto", "--ifname=wg0", conf)
+		w.mustRun(t, "up", "--replace", "--name", "home", conf)
+	}
+	if s := w.status(t, "home"); s.SupervisorPID != old.SupervisorPID || s.EnginePID == old.EnginePID || fmt.Sprint(s.DNS) != "[10.0.0.9]" {
+		t.Errorf("before %+v\nafter %+v", old, s)
+	}
+	w.mustRun(t, "down", "home")
+}
+
 // replacement asks a supervisor to become any file.
 type replacement struct{ Socket, Line, File string }
 
