@@ -255,7 +255,7 @@ func (a *attendant) look(ctx context.Context) metrics.Tunnel {
 	for _, p := range a.t.Engine.Last().Peers {
 		m.Peers = append(m.Peers, metrics.Peer{
 			Name: a.t.PeerName(p.PublicKey), PublicKey: p.PublicKey.String(),
-			LastHandshake: p.LastHandshake, RxBytes: p.RxBytes, TxBytes: p.TxBytes,
+			LastHandshake: a.t.LastHandshake(p), RxBytes: p.RxBytes, TxBytes: p.TxBytes,
 		})
 	}
 	return m

@@ -126,7 +126,7 @@ func rate(before, now uint64, took time.Duration) *float64 {
 func (s *Status) peers(t *tunnel.Tunnel, d uapi.Device) {
 	for _, p := range d.Peers {
 		one := PeerStatus{
-			PublicKey: p.PublicKey.String(), LastHandshake: p.LastHandshake,
+			PublicKey: p.PublicKey.String(), LastHandshake: t.LastHandshake(p),
 			RxBytes: p.RxBytes, TxBytes: p.TxBytes, AllowedIPs: p.AllowedIPs,
 		}
 		if p.Endpoint.IsValid() {

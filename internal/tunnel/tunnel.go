@@ -40,7 +40,9 @@ type Request struct {
 	// empty: what Conf says.
 	Kept    *Kept `json:"-"`
 	Running []byte
-	Given   Given // until then
+	// What is known of the time until then.
+	Given      Given
+	Handshakes map[conf.PublicKey]time.Time `json:",omitempty"` // the last of each peer
 
 	// UAPIPath is where the UAPI socket is; empty: in the tunnel's directory.
 	UAPIPath string
@@ -90,7 +92,8 @@ type Tunnel struct {
 // a peer that is silent later is no reason to end it.
 func (t *Tunnel) Request() Request {
 	r := t.request
-	r.Name, r.Kept, r.Running, r.Given, r.Wait = t.Dir.Name(), nil, nil, t.given.get(), 0
+	r.Name, r.Kept, r.Running, r.Wait = t.Dir.Name(), nil, nil, 0
+	r.Given, r.Handshakes = t.given.get(), t.history.all()
 	return r
 }
 
@@ -101,7 +104,7 @@ func (t *Tunnel) Plan() *plan.Plan { return t.plan.Load() }
 // before is undone and the error is of that step. say gets a line for each thing
 // the user should know.
 func Start(ctx context.Context, r Request, say func(string)) (_ *Tunnel, err error) {
-	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1), Began: time.Now(), given: given{is: r.Given}}
+	t := &Tunnel{request: r, reloaded: make(chan struct{}, 1), Began: time.Now(), given: given{is: r.Given}, history: history{handshakes: r.Handshakes}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
@@ -269,6 +272,7 @@ func (t *Tunnel) engine(ctx context.Context, r Request, p *plan.Plan) (err error
 			return fmt.Errorf("take over the engine's state: %w", err)
 		}
 		config = d.Restore()
+		t.history.remember(d.Peers)
 	}
 	if err := t.Engine.Set(ctx, config.Body()); err != nil {
 		return configureError(p, err)

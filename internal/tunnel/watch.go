@@ -3,6 +3,7 @@ package tunnel
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -89,6 +90,10 @@ func (t *Tunnel) Before(now time.Time) (peers []uapi.Peer, at time.Time) {
 	return t.history.before(now.Add(-time.Second))
 }
 
+// LastHandshake returns that of p, which the engine tells of; it may have been with an
+// engine before. The zero time: never.
+func (t *Tunnel) LastHandshake(p uapi.Peer) time.Time { return t.history.handshake(p) }
+
 // history is what two looks have seen.
 type history struct {
 	mu    sync.Mutex
@@ -96,9 +101,11 @@ type history struct {
 		at    time.Time
 		peers []uapi.Peer
 	}
+	handshakes map[conf.PublicKey]time.Time // the last of each peer
 }
 
 func (h *history) note(at time.Time, peers []uapi.Peer) {
+	h.remember(peers)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	// Looks that follow on each other tell no rate: the older one stays.
@@ -109,6 +116,36 @@ func (h *history) note(at time.Time, peers []uapi.Peer) {
 	for i := range peers {
 		h.looks[1].peers[i].PresharedKey = uapi.Secret{}
 	}
+}
+
+// remember keeps the handshakes of peers, which are all that there are, for when the
+// engine is another.
+func (h *history) remember(peers []uapi.Peer) {
+	last := map[conf.PublicKey]time.Time{}
+	for _, p := range peers {
+		if at := h.handshake(p); !at.IsZero() {
+			last[conf.PublicKey(p.PublicKey)] = at
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.handshakes = last
+}
+
+// handshake returns the last of p, be it with an engine before.
+func (h *history) handshake(p uapi.Peer) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p.LastHandshake.IsZero() {
+		return h.handshakes[conf.PublicKey(p.PublicKey)]
+	}
+	return p.LastHandshake
+}
+
+func (h *history) all() map[conf.PublicKey]time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.handshakes)
 }
 
 func (h *history) last(key uapi.PublicKey) (uapi.Peer, bool) {

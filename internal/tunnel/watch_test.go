@@ -108,3 +108,34 @@ func TestConfigured(t *testing.T) {
 		t.Errorf("after a reload with another endpoint: %q", got)
 	}
 }
+
+// The last handshake of a peer is known while there is the peer, whatever engine it
+// was with.
+func TestHandshakesOutliveEngines(t *testing.T) {
+	t.Parallel()
+	first, second := time.Unix(1_700_000_000, 0), time.Unix(1_700_000_100, 0)
+	a, b := uapi.Peer{PublicKey: uapi.PublicKey{1}}, uapi.Peer{PublicKey: uapi.PublicKey{2}}
+	at := func(p uapi.Peer, at time.Time) uapi.Peer { p.LastHandshake = at; return p }
+	var h history
+	for i, step := range []struct {
+		peers []uapi.Peer
+		want  [2]time.Time // of a and b, by an engine that knows of none
+	}{
+		{[]uapi.Peer{a, b}, [2]time.Time{}},
+		{[]uapi.Peer{at(a, first), b}, [2]time.Time{first}},
+		{[]uapi.Peer{b, a}, [2]time.Time{first}}, // another engine
+		{[]uapi.Peer{at(a, second), at(b, first)}, [2]time.Time{second, first}},
+		{[]uapi.Peer{at(a, first), b}, [2]time.Time{first, first}}, // the clock was set back
+		{[]uapi.Peer{b}, [2]time.Time{{}, first}},
+		{[]uapi.Peer{a, b}, [2]time.Time{{}, first}},
+	} {
+		h.note(first, step.peers)
+		h = history{handshakes: h.all()} // as another supervisor gets it
+		if got := [2]time.Time{h.handshake(a), h.handshake(b)}; got != step.want {
+			t.Errorf("step %d: %v, want %v", i, got, step.want)
+		}
+	}
+	if got := h.handshake(at(b, second)); got != second {
+		t.Errorf("a newer one is %v", got)
+	}
+}

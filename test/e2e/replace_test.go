@@ -89,7 +89,8 @@ func TestReplaceRefused(t *testing.T) {
 	w.mustRun(t, "down", "new")
 }
 
-// A tunnel that waited for its first handshake does not wait for another one.
+// A tunnel that waited for its first handshake does not wait for another one, and says
+// when the last was.
 func TestReplaceWhenNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -97,9 +98,12 @@ func TestReplaceWhenNobodyAnswers(t *testing.T) {
 	w.mustRun(t, "up", "--name", "home", "--wait=15s", conf)
 	old := w.status(t, "home")
 	w.peer.Stop()
-	w.mustRun(t, "up", "--replace", "--name", "home", "--wait=15s", conf)
-	if s := w.status(t, "home"); s.SupervisorPID != old.SupervisorPID || s.EnginePID == old.EnginePID {
-		t.Errorf("before %+v\nafter %+v", old, s)
+	for range 2 {
+		w.mustRun(t, "up", "--replace", "--name", "home", "--wait=15s", conf)
+		s := w.status(t, "home")
+		if s.SupervisorPID != old.SupervisorPID || s.EnginePID == old.EnginePID || s.State != "up" || !s.Peers[0].LastHandshake.Equal(old.Peers[0].LastHandshake) {
+			t.Errorf("before %+v\nafter %+v", old, s)
+		}
 	}
 	w.mustRun(t, "down", "home")
 }
