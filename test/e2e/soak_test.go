@@ -74,8 +74,8 @@ func TestSoak(t *testing.T) {
 		t.Error("iperf3 has ended")
 	}
 	end := s.look(t)
-	load.Process.Signal(syscall.SIGINT)
-	exitCode(t, load, 4*waiting) // it says goodbye over flows that may have waited long
+	load.Process.Signal(syscall.SIGTERM)
+	exitCode(t, load, waiting)
 	for _, f := range flows {
 		f.stop(t)
 	}
