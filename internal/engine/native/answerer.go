@@ -21,7 +21,7 @@ const (
 // An answerer does the handshakes that others ask for, in a goroutine of its
 // own, so that packets need not wait for them.
 //
-//	offer (inbound thread)           run
+//	offer (inbound threads, in turn) run
 //	room? ──▶ mac1 ──▶ letters ──▶ under load: mac2, else a cookie; few a second
 //	else it is lost                 from one address ──▶ the handshake itself
 type answerer struct {
@@ -43,8 +43,8 @@ func (a *answerer) init(d *device) {
 	a.letters = make(chan letter, maxLetters)
 }
 
-// offer takes a copy of a message if there is reason to read it. It allocates
-// nothing.
+// offer takes a copy of a message if there is reason to read it. One thread does so
+// at a time; it allocates nothing.
 func (a *answerer) offer(message []byte, from *origin, now time.Duration) {
 	if len(a.letters) == cap(a.letters) {
 		return // a flood costs no more than to receive it

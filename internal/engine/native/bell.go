@@ -4,15 +4,17 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-// A bell wakes the one thread that waits for a file (eventfd(2)).
+// A bell wakes the thread that waits for a file (eventfd(2)).
 type bell struct {
 	fd    int
+	rung  atomic.Bool
 	count [8]byte
-	heard chan struct{} // tells of a wait that the bell has ended
+	heard chan struct{} // tells that the thread is awake
 }
 
 func newBell() (*bell, error) {
@@ -29,18 +31,26 @@ func (b *bell) wait(fd int) error {
 	if _, err := unix.Poll(files[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("poll: %w", err)
 	}
-	if files[1].Revents != 0 {
-		_, _ = unix.Read(b.fd, b.count[:])
-		select {
-		case b.heard <- struct{}{}:
-		default:
-		}
-	}
 	return nil
+}
+
+// answer has who rang know that nobody waits for the file as it was then. It costs
+// nothing unless the bell has rung.
+func (b *bell) answer() {
+	if !b.rung.Load() {
+		return
+	}
+	b.rung.Store(false)
+	_, _ = unix.Read(b.fd, b.count[:])
+	select {
+	case b.heard <- struct{}{}:
+	default:
+	}
 }
 
 func (b *bell) ring() {
 	_, _ = unix.Write(b.fd, binary.NativeEndian.AppendUint64(nil, 1))
+	b.rung.Store(true)
 }
 
 func (b *bell) close() { _ = unix.Close(b.fd) }

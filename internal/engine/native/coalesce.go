@@ -39,37 +39,42 @@ type coalescer struct {
 	one     [1][]byte
 }
 
-// add takes a packet, which is whole IP.
-func (c *coalescer) add(packet []byte) {
-	var f flow
-	if c.off || !f.parse(packet) {
+// examine reads a packet, which is whole IP. It leaves the coalescer as it is, so
+// others may use it meanwhile.
+func (c *coalescer) examine(packet []byte, f *flow) {
+	f.known = f.parse(packet) && !c.off
+	f.mergeable = f.known && (c.udp || !f.udp) && f.sound()
+}
+
+// add takes a packet that was examined.
+func (c *coalescer) add(f *flow) {
+	if !f.known {
 		// It may be of any flow: a fragment.
 		c.flush()
-		c.single(packet)
+		c.single(f.packet)
 		return
 	}
 	at := -1
 	for i := range c.bundles[:c.used] {
-		if c.bundles[i].flow.same(&f) {
+		if c.bundles[i].flow.same(f) {
 			at = i
 			break
 		}
 	}
-	mergeable := (c.udp || !f.udp) && f.mergeable()
 	if at >= 0 {
-		if mergeable && c.bundles[at].append(&f) {
+		if f.mergeable && c.bundles[at].append(f) {
 			return
 		}
 		c.deliver(at)
 	}
-	if !mergeable {
-		c.single(packet)
+	if !f.mergeable {
+		c.single(f.packet)
 		return
 	}
 	if c.used == maxBundles {
 		c.flush()
 	}
-	c.bundles[c.used].init(&f)
+	c.bundles[c.used].init(f)
 	c.used++
 }
 
@@ -168,6 +173,8 @@ func (b *bundle) deliver(s sink) {
 // A flow is what of a packet's headers decides whether it goes with others.
 type flow struct {
 	packet       []byte
+	known        bool // as one of a flow
+	mergeable    bool
 	transport    int // where the transport header begins
 	headers      int // where the payload begins
 	v6, udp      bool
@@ -237,10 +244,10 @@ func (f *flow) alike(g *flow) bool {
 		bytes.Equal(a[tcpChecksum+2:], b[tcpChecksum+2:])
 }
 
-// mergeable tells whether the packet may be put together with others at all:
+// sound tells whether the packet may be put together with others at all:
 // nothing that urges, ends or begins, and a checksum that is right, for the one
 // that is made of them will be.
-func (f *flow) mergeable() bool {
+func (f *flow) sound() bool {
 	if f.payload() == 0 {
 		return false
 	}

@@ -57,7 +57,7 @@ func coalesce(t testing.TB, packets ...[]byte) *kept {
 	k := &kept{t: t}
 	c := coalescer{sink: k, udp: true}
 	for _, p := range packets {
-		c.add(bytes.Clone(p))
+		addPacket(&c, bytes.Clone(p))
 	}
 	c.flush()
 	return k
@@ -236,7 +236,7 @@ func FuzzCoalesce(f *testing.F) {
 			data = data[2+n:]
 			if source.IsValid() {
 				want[unnumbered(packet)]++
-				c.add(packet)
+				addPacket(&c, packet)
 			}
 		}
 		c.flush()
@@ -346,4 +346,11 @@ func byFlow(packets [][]byte) map[string][][]byte {
 		flows[name] = append(flows[name], []byte(unnumbered(p)))
 	}
 	return flows
+}
+
+// addPacket adds a packet as it comes from a peer.
+func addPacket(c *coalescer, packet []byte) {
+	var f flow
+	c.examine(packet, &f)
+	c.add(&f)
 }

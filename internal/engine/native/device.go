@@ -26,7 +26,7 @@ type device struct {
 	told   func()       // Options.Trouble
 	when   atomic.Int64 // that was
 
-	// What both threads use without a lock.
+	// What all threads use without a lock.
 	identity atomic.Pointer[identity]
 	routes   atomic.Pointer[bart.Table[*peer]]
 

@@ -8,18 +8,22 @@
 //	            ≤ 64 KiB   splitter   route   outbox       ≤ 64 datagrams
 //	            a read     in place   by dst  seals        a send
 //
-//	TUN device ◀───────────────────── inbound thread ◀─── UDP socket
-//	≤ 64 packets     coalescer  source  open  session      ≤ 64 KiB
-//	a write          by flow    check   in    by index     a receive
-//	                                    place    │
+//	TUN device ◀─────────────────────── inbound thread ◀─ UDP socket
+//	≤ 64 packets     delivery, in turn     open  session   ≤ 64 KiB
+//	a write          coalescer, source,    in    by index  a receive
+//	                 replay window         place
 //	                      answerer goroutine ◀───┘ handshake messages
 //	                      timers, one a peer, none while it is idle
 //
-// The threads share no lock for a packet. What both need is behind atomic
+// Each direction has a crew of such threads (crew.go). One of them is at work; the
+// others are where there are more processors, for when there is more than one can do.
+// Order is kept: they take packets, and send or write them, one at a time.
+//
+// The directions share no lock for a packet. What both need is behind atomic
 // pointers to what does not change: routes, a peer's session, its endpoint. A
 // peer's mutex is for its handshakes and for packets that wait for one.
 //
-// A peer, seen from the outbound thread:
+// A peer, seen from an outbound thread:
 //
 //	           packet: wait, initiate                response: flush what waits
 //	no session ─────────────────────▶ handshake ─────────────────────▶ session
@@ -33,8 +37,9 @@
 //
 // Where to read on:
 //
-//	native.go      Run: threads, socket, link, requests
-//	outbound.go    inbound.go: the two ways
+//	native.go      Run: socket, link, requests
+//	crew.go        threads: who reads, who sends
+//	outbound.go    inbound.go, deliver.go: the two ways
 //	segment.go     coalesce.go: large packets (GSO, GRO), pure
 //	outbox.go      sealing, runs of datagrams
 //	peer.go        handshake.go, timers.go, limits.go: the protocol's state

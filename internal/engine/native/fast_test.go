@@ -35,6 +35,7 @@ type halves struct {
 	in     *inbound
 	sealed [][]byte
 	sunk   *nowhere
+	from   origin
 }
 
 func newHalves(t testing.TB) *halves {
@@ -44,13 +45,14 @@ func newHalves(t testing.TB) *halves {
 	b.say(a, "hello")
 	eventually(t, func() bool { return len(a.heard()) > 0 })
 	h := &halves{sunk: new(nowhere)}
-	h.out = &outbound{device: a.device, link: &link{vnet: true}, box: &outbox{wire: h, mtu: 1420}}
-	h.in = &inbound{device: b.device, coalescer: coalescer{sink: h.sunk, udp: true}}
+	h.out = newOutbound(a.device, &link{vnet: true})
+	h.out.box.wire = h
+	h.in = newInbound(b.device, nil, &delivery{device: b.device, coalescer: coalescer{sink: h.sunk, udp: true}})
 	from, err := endpointOf(a.at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.in.from = from.origin
+	h.from = from.origin
 	return h
 }
 
@@ -73,16 +75,15 @@ func largeRead() []byte {
 
 // pass moves one large packet through both directions.
 func (h *halves) pass(read []byte) {
-	now := h.out.device.now()
 	h.sealed = h.sealed[:0]
-	h.out.take(h.out.buffer[:copy(h.out.buffer[:], read)], now)
-	h.out.box.flush(now)
+	h.out.reads = append(h.out.reads[:0], h.out.buffer[:copy(h.out.buffer[:], read)])
+	h.out.work(nil)
+	h.out.give(true)
 	at := 0
 	for _, message := range h.sealed {
 		at += copy(h.in.buffer[at:], message)
 	}
-	h.in.take(h.in.buffer[:at], len(h.sealed[0]), h.in.device.now())
-	h.in.coalescer.flush()
+	h.in.accept(h.from, h.in.buffer[:at], len(h.sealed[0]))
 }
 
 func TestPacketsAreMovedWithoutAllocation(t *testing.T) {

@@ -164,7 +164,7 @@ func FuzzSplitAsKernel(f *testing.F) {
 		sink := &toKernel{t: t, kernel: k}
 		c := coalescer{sink: sink, udp: true}
 		for _, p := range want {
-			c.add(bytes.Clone(p))
+			addPacket(&c, bytes.Clone(p))
 		}
 		c.flush()
 		same(t, sink.packets, want)

@@ -179,8 +179,8 @@ func FuzzPlain(f *testing.F) {
 		s := newStage(typeTransport)
 		defer s.end()
 		s.b.take(s.a.at, s.message)
-		s.b.in.coalescer.off = false
-		s.b.in.coalescer.udp = true
+		s.b.in.delivery.coalescer.off = false
+		s.b.in.delivery.coalescer.udp = true
 		s.b.heard()
 		kp := s.a.lookup(s.b.public()).current.Load()
 		var n nonce

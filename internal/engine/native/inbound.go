@@ -2,168 +2,149 @@ package native
 
 import (
 	"errors"
-	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// batchSize is how much is received before it is delivered, if more is there: it
-// is for small packets, of which each comes by a call of its own.
-const batchSize = 64 << 10
+// Bounds of a batch: bytes, after which nothing more is received; receives; and
+// messages that are opened before they are delivered.
+const (
+	batchSize   = 64 << 10
+	maxReceives = 64
+	maxOpened   = 128
+)
 
-// inbound is the way of packets from peers to the link, in one thread:
+// inbound is the way of packets from peers to the link, in one thread of a crew:
 //
-//	socket.receive ──▶ session ──▶ open ──▶ source ──▶ coalescer ──▶ link.deliver
-//	datagrams of       by index,   in       is the     by flow       one writev for
-//	one sender         replay      place    peer's                   up to 64 packets
+//	take                work, in place                       give
+//	socket.receive ──▶ session ──▶ open ──▶ checksums ──▶ delivery (deliver.go)
+//	datagrams of       by index              of TCP, UDP
+//	one sender each
 //
 // Handshake messages take long: they go to another goroutine (answerer).
 type inbound struct {
-	device    *device
-	wire      *socket
-	receiver  receiver
-	coalescer coalescer
-	nonce     nonce
+	device   *device
+	wire     *socket
+	receiver receiver
+	delivery *delivery // of all threads; used in turn
+	nonce    nonce
 
-	from   origin
-	sender *endpoint // made of from when first needed
-
-	// A run is what came in a row with one session.
-	last   *keypair
-	size   int
-	data   bool
-	placed bool // its sender is where the peer is
-
-	buffer [batchSize + largest]byte
+	received []received
+	opened   []opened
+	used     int // of the buffer
+	buffer   [batchSize + largest]byte
 }
 
-// drain moves what the socket has, until it has no more or the thread has been at it
-// for a while.
-func (in *inbound) drain() error {
-	used := 0
-	for range drainCalls {
-		n, segment, err := in.wire.receive(&in.receiver, &in.from, in.buffer[used:][:largest])
-		switch {
-		case err == nil:
-			in.take(in.buffer[used:used+n], segment, in.device.now())
-			// Packets stay in the buffer until the flush; each begins on a
-			// line of the processor's cache.
-			used += (n + 63) &^ 63
-			if used < batchSize {
-				continue
-			}
-		case errors.Is(err, unix.EAGAIN):
-			in.coalescer.flush()
-			return nil
-		case errors.Is(err, unix.EINTR):
-			continue
-		default:
+// What is received at once are datagrams of one sender, of segment bytes each, but
+// the last, which may be shorter; or one, if segment is zero.
+type received struct {
+	from    origin
+	payload []byte
+	segment int
+}
+
+func newInbound(d *device, s *socket, to *delivery) *inbound {
+	return &inbound{device: d, wire: s, delivery: to, received: make([]received, 0, maxReceives), opened: make([]opened, 0, maxOpened)}
+}
+
+func (in *inbound) take() (found, dry bool, err error) {
+	in.received, in.used = in.received[:0], 0
+	for range maxReceives {
+		if in.used >= batchSize {
+			break
+		}
+		r := &in.received[:len(in.received)+1][len(in.received)]
+		b := in.buffer[in.used:][:largest]
+		n, segment, err := in.wire.receive(&in.receiver, &r.from, b)
+		if errors.Is(err, unix.EAGAIN) {
+			dry = true
+			break
+		}
+		if err != nil {
 			// What a datagram sent earlier has met (icmp(7)): it says nothing
 			// about the next.
 			continue
 		}
-		in.coalescer.flush()
-		used = 0
+		in.add(b[:n:n], segment)
 	}
-	in.coalescer.flush()
-	return nil
+	return len(in.received) > 0, dry, nil
 }
 
-// take takes the datagrams of one sender: of segment bytes each, but the last.
-func (in *inbound) take(b []byte, segment int, now time.Duration) {
-	in.sender = nil
-	if segment == 0 {
-		segment = len(b)
-	}
-	for len(b) > 0 {
-		n := min(segment, len(b))
-		in.message(b[:n:n], now)
-		b = b[n:]
-	}
-	in.endRun(now)
+// add adds to the batch what was received, whose sender is noted already.
+func (in *inbound) add(payload []byte, segment int) {
+	in.received = in.received[:len(in.received)+1]
+	r := &in.received[len(in.received)-1]
+	r.payload, r.segment = payload, segment
+	// Each begins on a line of the processor's cache.
+	in.used += (len(payload) + 63) &^ 63
 }
 
-func (in *inbound) message(b []byte, now time.Duration) {
-	switch kindOf(b) {
-	case typeTransport:
-		in.transport(b, now)
-	case typeInitiation, typeResponse, typeCookie:
-		in.device.answerer.offer(b, &in.from, now)
-	}
-}
-
-func (in *inbound) transport(b []byte, now time.Duration) {
-	kp := in.last
-	if index := receiverOf(b); kp == nil || kp.local != index {
-		if kp = in.device.sessions.find(index).keypair; kp == nil {
-			return
+func (in *inbound) work(t *turn) {
+	now := in.device.now()
+	for i := range in.received {
+		r := &in.received[i]
+		segment := r.segment
+		if segment == 0 {
+			segment = len(r.payload)
+		}
+		for b := r.payload; len(b) > 0; {
+			n := min(segment, len(b))
+			if len(in.opened) == maxOpened {
+				t.await()
+				in.deliver(now)
+			}
+			in.message(b[:n:n], &r.from, now, t)
+			b = b[n:]
 		}
 	}
-	if now >= kp.rejectAt {
+}
+
+func (in *inbound) message(b []byte, from *origin, now time.Duration, t *turn) {
+	switch kindOf(b) {
+	case typeTransport:
+		in.transport(b, from, now)
+	case typeInitiation, typeResponse, typeCookie:
+		t.await() // the answerer is one for all threads
+		in.device.answerer.offer(b, from, now)
+	}
+}
+
+func (in *inbound) transport(b []byte, from *origin, now time.Duration) {
+	kp := in.session(receiverOf(b))
+	if kp == nil || now >= kp.rejectAt {
 		return
 	}
 	plain, ok := kp.open(b, &in.nonce)
 	if !ok {
 		return
 	}
-	if kp != in.last {
-		in.endRun(now)
-		in.last = kp
-	}
-	if kp.ahead(counterOf(b)) && !in.placed {
-		in.place(kp)
-	}
-	if !kp.confirmed {
-		kp.confirmed = true
-		kp.peer.confirm(kp, now)
-	}
-	in.size += len(b)
-	if len(plain) == 0 {
-		in.device.verbose("%v - received keepalive", kp.peer)
-		return
-	}
-	in.data = true
+	in.opened = in.opened[:len(in.opened)+1]
+	o := &in.opened[len(in.opened)-1]
+	*o = opened{keypair: kp, from: from, counter: counterOf(b), size: len(b), empty: len(plain) == 0}
 	packet, source := trim(plain)
-	if !source.IsValid() || in.device.route(source) != kp.peer {
-		in.device.verbose("%v - packet whose source is not among its allowed IPs", kp.peer)
-		return
-	}
-	in.coalescer.add(packet)
-}
-
-// place notes where the peer is: where its newest message came from. One that was
-// long on its way says where the peer was; whoever keeps it back could say anything
-// (as RFC 9000, 9.3, has it for QUIC).
-func (in *inbound) place(kp *keypair) {
-	in.placed = true
-	p := kp.peer
-	if kp.born < p.newest {
-		return
-	}
-	p.newest = kp.born
-	if !p.endpoint.Load().is(&in.from) {
-		p.endpoint.Store(in.endpoint())
+	if o.source = source; source.IsValid() {
+		in.delivery.coalescer.examine(packet, &o.flow)
 	}
 }
 
-func (in *inbound) endRun(now time.Duration) {
-	if in.last != nil {
-		in.last.peer.noteReceived(in.last, in.size, in.data, now)
-		in.last, in.size, in.data, in.placed = nil, 0, false, false
+// session finds the one that a message is for; often that of the message before.
+func (in *inbound) session(index uint32) *keypair {
+	if n := len(in.opened); n > 0 && in.opened[n-1].keypair.local == index {
+		return in.opened[n-1].keypair
 	}
+	return in.device.sessions.find(index).keypair
 }
 
-// endpoint is where the datagrams came from.
-func (in *inbound) endpoint() *endpoint {
-	if in.sender == nil {
-		in.sender = &endpoint{origin: in.from, sticky: true}
-	}
-	return in.sender
+func (in *inbound) give(bool) {
+	now := in.device.now()
+	in.deliver(now)
+	in.delivery.flush(now)
 }
 
-// route finds the peer for an address, nil if there is none.
-func (d *device) route(a netip.Addr) *peer {
-	p, _ := d.routes.Load().Lookup(a)
-	return p
+func (in *inbound) deliver(now time.Duration) {
+	for i := range in.opened {
+		in.delivery.take(&in.opened[i], now)
+	}
+	in.opened = in.opened[:0]
 }

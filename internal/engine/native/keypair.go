@@ -12,7 +12,7 @@ import (
 	"wireguard4netns/internal/aead"
 )
 
-// A keypair is one session: the keys of both directions. Both threads use it
+// A keypair is one session: the keys of both directions. All threads use it
 // without a lock; only the peer decides which one is in use.
 type keypair struct {
 	peer          *peer
@@ -23,8 +23,9 @@ type keypair struct {
 	sealer  cipher.AEAD
 	counter atomic.Uint64 // of the next message
 
-	// Of the receiving thread alone.
-	opener    cipher.AEAD
+	opener cipher.AEAD
+
+	// Of delivery.
 	window    replay.Filter
 	confirmed bool   // a message has come
 	expected  uint64 // counter of the next, if none is lost
@@ -74,7 +75,8 @@ func (kp *keypair) seal(dst, plain []byte, nonce *nonce) []byte {
 	return kp.sealer.Seal(dst, nonce.of(counter), plain, nil)
 }
 
-// open decrypts a transport message in place and returns the plain text.
+// open decrypts a transport message in place and returns the plain text. It may have
+// come before: see fresh.
 func (kp *keypair) open(message []byte, nonce *nonce) ([]byte, bool) {
 	counter := counterOf(message)
 	if counter >= kp.rejectMessages {
@@ -82,8 +84,13 @@ func (kp *keypair) open(message []byte, nonce *nonce) ([]byte, bool) {
 	}
 	sealed := message[headerSize:]
 	plain, err := kp.opener.Open(sealed[:0], nonce.of(counter), sealed, nil)
-	// The window is for counters that are known to be the peer's.
-	return plain, err == nil && kp.window.ValidateCounter(counter, kp.rejectMessages)
+	return plain, err == nil
+}
+
+// fresh tells whether a message that was opened comes for the first time. It must
+// have been opened: the window is for counters that are known to be the peer's.
+func (kp *keypair) fresh(counter uint64) bool {
+	return kp.window.ValidateCounter(counter, kp.rejectMessages)
 }
 
 // ahead tells whether a message that was opened is newer than those before it.

@@ -59,8 +59,8 @@ func newNodeAt(ctx context.Context, net map[netip.AddrPort]*node, seed []byte, n
 		addr: netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}),
 	}
 	node.device = newDevice(node, Options{MTU: 1420, Verbose: true, Log: node.keepLine})
-	node.in = &inbound{device: node.device, coalescer: coalescer{sink: node, off: true}}
-	node.out = &outbound{device: node.device, link: &link{}, box: &outbox{wire: node, mtu: node.mtu}}
+	node.in = newInbound(node.device, nil, &delivery{device: node.device, coalescer: coalescer{sink: node, off: true}})
+	node.out = newOutbound(node.device, &link{})
 	node.setIdentity(uapi.Secret(seed))
 	net[node.at] = node
 	if ctx.Err() != nil {
@@ -94,9 +94,14 @@ func (n *node) logged() string {
 
 // receive is the inbound thread's part.
 func (n *node) receive(d datagram) {
-	n.in.from = d.from
-	n.in.take(d.message, 0, n.now())
-	n.in.coalescer.flush()
+	n.in.accept(d.from, d.message, 0)
+}
+
+// accept moves what came of one sender, as a thread does.
+func (in *inbound) accept(from origin, payload []byte, segment int) {
+	in.received = append(in.received[:0], received{from: from, payload: payload, segment: segment})
+	in.work(nil)
+	in.give(true)
 }
 
 // deliver makes the node the sink of its coalescer.
@@ -147,7 +152,7 @@ func (n *node) public() uapi.PublicKey { return uapi.PublicKey(n.key.PublicKey()
 // say sends a packet to another node, as its outbound thread would.
 func (n *node) say(other *node, text string) {
 	n.out.route(testPacket(n.addr, other.addr, text), n.now())
-	n.out.box.flush(n.now())
+	n.out.give(true)
 }
 
 // heard returns the texts that have come.

@@ -19,7 +19,7 @@ const (
 	offloadUDP = unix.TUN_F_USO4 | unix.TUN_F_USO6
 )
 
-// A link is the TUN device. One thread reads, one writes.
+// A link is the TUN device. One thread reads at a time, and one writes.
 type link struct {
 	fd   int
 	vnet bool // each packet has a vnetHeader

@@ -101,7 +101,7 @@ func (s *senderMACs) consume(reply []byte, now time.Duration) bool {
 
 // receiverMACs checks the codes of messages that come.
 type receiverMACs struct {
-	// Of the receiving thread alone.
+	// Of the threads that receive, in turn.
 	mac1 hash.Hash
 	code [macSize]byte
 

@@ -49,7 +49,7 @@ func merge(in [][]byte, udp bool) []merged {
 	m := &merger{in: in}
 	c := coalescer{sink: m, udp: udp}
 	for _, p := range in {
-		c.add(bytes.Clone(p))
+		addPacket(&c, bytes.Clone(p))
 	}
 	c.flush()
 	return m.out

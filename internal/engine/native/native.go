@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -25,17 +24,29 @@ type Options struct {
 	Trouble func()
 	// Limits of sessions, if not the protocol's.
 	Limits *Limits
+	// Threads for each direction, which are all at work all the time; zero: as many
+	// as the processors are good for, and at work when there is need.
+	Threads  int
+	patience int // of their crews
 	// Seal is called once, when all that needs rights or files is open and
 	// before the first configuration. Its error ends Run.
 	Seal func() error
 }
 
-// processors is how many of the Go scheduler's processors there are at least: two
-// are for the threads that move packets, the others idle. The scheduler takes a
-// processor from a thread that sleeps in the kernel only when it has no other, and
-// as long as it takes some, it looks for more each 20 µs (sysmon in package
-// runtime): with two, that and the wake-ups that follow cost a third of all time.
-const processors = 4
+// maxThreads bounds those of one direction. They take and give one at a time, which
+// is about half of the work: more would wait for each other.
+const maxThreads = 4
+
+// threads is how many are of use for each direction. On two processors more than one
+// only costs; and others want to run as well.
+func threads() int { return min(max(1, runtime.GOMAXPROCS(0)/2), maxThreads) }
+
+// spare is how many of the Go scheduler's processors there are besides those for the
+// threads that move packets. The scheduler takes a processor from a thread that
+// sleeps in the kernel only when it has no other, and as long as it takes some, it
+// looks for more each 20 µs (sysmon in package runtime): with none to spare, that and
+// the wake-ups that follow cost a third of all time.
+const spare = 2
 
 // garbage is how much of it there may be, in percent of what lives (runtime/debug).
 // Packets make none, requests and handshakes little: by default it would grow to
@@ -46,7 +57,10 @@ const garbage = 25
 // requests on control, until control ends (nil), the TUN device ends, or ctx
 // does. It takes ownership of the descriptor and of control.
 func Run(ctx context.Context, tunFD int, control net.Conn, o Options) error {
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), processors))
+	if o.Threads == 0 {
+		o.Threads, o.patience = threads(), patience
+	}
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2*o.Threads+spare))
 	debug.SetGCPercent(garbage)
 	e, err := newEngine(tunFD, o)
 	if err != nil {
@@ -73,11 +87,10 @@ type engine struct {
 	link   *link
 	wire   *socket
 
-	fail     context.CancelCauseFunc // ends the engine
-	ended    <-chan struct{}
-	threads  sync.WaitGroup
-	stopping atomic.Bool
-	bells    [2]*bell // one for each thread
+	fail    context.CancelCauseFunc // ends the engine
+	ended   <-chan struct{}
+	in, out *crew
+	threads sync.WaitGroup
 
 	mu   sync.Mutex // held for one request
 	port uint16     // asked for
@@ -92,8 +105,8 @@ func newEngine(tunFD int, o Options) (*engine, error) {
 	if e.link, err = openLink(tunFD, e.device.log); err != nil {
 		return nil, err
 	}
-	for i := range e.bells {
-		if e.bells[i], err = newBell(); err != nil {
+	for _, c := range []**crew{&e.in, &e.out} {
+		if *c, err = newCrew(o.Threads, o.patience); err != nil {
 			return nil, err
 		}
 	}
@@ -103,17 +116,14 @@ func newEngine(tunFD int, o Options) (*engine, error) {
 // close ends the threads and closes all descriptors.
 func (e *engine) close() {
 	e.fail(nil)
-	e.stopping.Store(true)
-	for _, b := range e.bells {
-		b.ring()
-	}
+	e.in.stop()
+	e.out.stop()
 	e.threads.Wait()
 	for _, p := range e.device.all() {
 		e.device.remove(p)
 	}
-	for _, b := range e.bells {
-		b.close()
-	}
+	e.in.close()
+	e.out.close()
 	_ = unix.Close(e.link.fd)
 	if e.up() {
 		_ = unix.Close(e.wire.fd)
@@ -154,34 +164,25 @@ func (e *engine) start() error {
 	}
 	e.wire.fd, e.wire.port, e.wire.v4 = fd, port, v4
 	e.wire.probe()
-	in := &inbound{device: e.device, wire: e.wire, coalescer: coalescer{sink: e.link, udp: e.link.udp, off: !e.link.vnet}}
-	out := &outbound{device: e.device, link: e.link, box: &outbox{wire: e.wire, mtu: e.device.mtu}}
-	e.threads.Go(func() { e.move(fd, e.bells[0], in.drain) })
-	e.threads.Go(func() { e.move(e.link.fd, e.bells[1], out.drain) })
+	to := &delivery{device: e.device, coalescer: coalescer{sink: e.link, udp: e.link.udp, off: !e.link.vnet}}
+	e.man(e.in, fd, func() hand { return newInbound(e.device, e.wire, to) })
+	e.man(e.out, e.link.fd, func() hand { return newOutbound(e.device, e.link) })
 	for _, p := range e.device.all() {
 		p.settle(p.keepalive.Load() > 0)
 	}
 	return nil
 }
 
-// drainCalls is how many system calls a thread makes before it looks at its bell,
-// whatever there is to do.
-const drainCalls = 1000
-
-// move is one thread: it moves what there is, and sleeps while there is nothing.
-// It is locked, because else each sleep would be a chance to go on in another.
-func (e *engine) move(fd int, b *bell, drain func() error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for !e.stopping.Load() {
-		err := drain()
-		if err == nil {
-			err = b.wait(fd)
-		}
-		if err != nil {
-			e.fail(err)
-			return
-		}
+// man starts the threads of a crew.
+func (e *engine) man(c *crew, fd int, newHand func() hand) {
+	c.fd = fd
+	for range c.turns {
+		h := newHand()
+		e.threads.Go(func() {
+			if err := c.run(h); err != nil {
+				e.fail(err)
+			}
+		})
 	}
 }
 
@@ -202,9 +203,9 @@ func (e *engine) setPort(port uint16) error {
 	}
 	e.wire.port = bound
 	// The thread may sleep over the old socket, and keep its port in use.
-	e.bells[0].ring()
+	e.in.bell.ring()
 	select {
-	case <-e.bells[0].heard:
+	case <-e.in.bell.heard:
 	case <-e.ended:
 	}
 	return nil

@@ -7,48 +7,72 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// largest is the largest packet that a TUN device hands over.
-const largest = 1<<16 - 1
+// Bounds of packets that are read before they are sealed.
+const (
+	largest  = 1<<16 - 1 // the largest that a TUN device hands over
+	enough   = 32 << 10  // bytes, after which no more is read
+	maxReads = 64
+)
 
-// outbound is the way of packets from the link to peers, in one thread:
+// outbound is the way of packets from the link to peers, in one thread of a crew:
 //
+//	take           work, in place                            give
 //	link.read ──▶ splitter ──▶ route ──▶ outbox.add ──▶ outbox.flush
-//	one packet    packets of    by its   seals each     one sendmsg for
-//	≤ 64 KiB      the MTU       dst.                    a run of them
+//	packets       packets of   by its    seals each      one sendmsg for
+//	≤ 64 KiB      the MTU      dst.                      a run of them
 //
-// It reads on while there is something, and sends when a run is full or there is
-// nothing more: nothing waits for company.
+// It sends when a run is full or there is nothing more: nothing waits for company.
 type outbound struct {
 	device *device
 	link   *link
 	box    *outbox
 	split  splitter
-	buffer [vnetSize + largest + 16]byte // the outbox borrows what is behind a packet
+	reads  [][]byte
+	buffer [enough + vnetSize + largest + borrowed]byte
 }
 
-// drain moves what the link has, until it has no more or the thread has been at it
-// for a while (nil), or it is gone.
-func (o *outbound) drain() error {
-	now := o.device.now()
-	defer func() { o.box.flush(now) }()
-	for range drainCalls {
-		n, err := o.link.read(o.buffer[:vnetSize+largest])
+// borrowed is how many bytes behind a packet the outbox makes use of.
+const borrowed = 16
+
+func newOutbound(d *device, l *link) *outbound {
+	return &outbound{device: d, link: l, box: &outbox{wire: d.wire, mtu: d.mtu}, reads: make([][]byte, 0, maxReads)}
+}
+
+func (o *outbound) take() (found, dry bool, err error) {
+	o.reads = o.reads[:0]
+	for used := 0; used < enough && len(o.reads) < maxReads; {
+		b := o.buffer[used:]
+		n, err := o.link.read(b[:vnetSize+largest])
 		switch {
 		case err == nil:
-			now = o.device.now()
-			o.take(o.buffer[:n], now)
+			o.reads = append(o.reads, b[:n])
+			used += n + borrowed
 		case errors.Is(err, unix.EAGAIN):
-			return nil
+			return len(o.reads) > 0, true, nil
 		case errors.Is(err, unix.EINTR):
 		default:
-			return err
+			return false, false, err
 		}
 	}
-	return nil
+	return true, false, nil
 }
 
-// take moves what was read at once: one packet, or a large one.
-func (o *outbound) take(b []byte, now time.Duration) {
+func (o *outbound) work(t *turn) {
+	o.box.turn = t
+	now := o.device.now()
+	for _, b := range o.reads {
+		o.packets(b, now)
+	}
+}
+
+func (o *outbound) give(all bool) {
+	if all {
+		o.box.flush(o.device.now())
+	}
+}
+
+// packets moves what was read at once: one packet, or a large one.
+func (o *outbound) packets(b []byte, now time.Duration) {
 	var h vnetHeader
 	if o.link.vnet {
 		if len(b) < vnetSize {

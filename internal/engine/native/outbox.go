@@ -23,6 +23,7 @@ type wire interface {
 type outbox struct {
 	wire   wire
 	mtu    int
+	turn   *turn // that is awaited before anything is sent
 	sender sender
 	nonce  nonce
 
@@ -69,8 +70,9 @@ func (o *outbox) add(kp *keypair, to *endpoint, packet []byte, now time.Duration
 	return true
 }
 
-// flush sends what there is.
+// flush sends what there is, in turn.
 func (o *outbox) flush(now time.Duration) {
+	o.turn.await()
 	if o.used == 0 {
 		return
 	}
@@ -101,7 +103,7 @@ func paddedSize(n, mtu int) int {
 	return max(n, min((n+15)&^15, mtu))
 }
 
-// aside is the outbox of all but the outbound thread: for handshakes,
+// aside is the outbox of all but the outbound threads: for handshakes,
 // keepalives and packets that waited for a session.
 type aside struct {
 	mu  sync.Mutex

@@ -26,7 +26,7 @@ type peer struct {
 	device *device
 	key    uapi.PublicKey
 
-	// What both threads use for each packet, without a lock.
+	// What all threads use for each packet, without a lock.
 	current   atomic.Pointer[keypair]
 	endpoint  atomic.Pointer[endpoint]
 	keepalive atomic.Int64 // interval of the persistent one; zero: off
@@ -40,7 +40,7 @@ type peer struct {
 	handshook atomic.Int64 // when, in nanoseconds of Unix time; zero: never
 	timers    timers
 
-	// Of the receiving thread alone.
+	// Of delivery.
 	newest time.Duration // when the newest session began under which something came
 
 	mu             sync.Mutex // guards what follows; may be held while sending

@@ -45,7 +45,7 @@ func (q *queue) clear() {
 }
 
 // flush sends what waits, in order, and tells how much that was; mu is held, so
-// that the outbound thread, which sees that packets wait, sends no later one
+// that no outbound thread, which sees that packets wait, sends no later one
 // before them.
 func (p *peer) flush(kp *keypair, now time.Duration) int {
 	n := len(p.queue.packets)

@@ -28,9 +28,8 @@ const (
 // notDue is when an alarm rings that is off.
 const notDue = int64(math.MaxInt64)
 
-// timers are the alarms of one peer over a single timer of the runtime. Both
-// threads set alarms for each packet, so that costs a load and a store: the
-// timer is touched only if it would be late. One that is early finds nothing
+// timers are the alarms of one peer over a single timer of the runtime. Threads set
+// alarms for each packet, so that costs a load and a store: the timer is touched only if it would be late. One that is early finds nothing
 // to do and is set anew. With no alarm due there is no timer: an idle tunnel
 // sleeps.
 type timers struct {
