@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		os.Exit(mainWithin(os.Args[1:], os.Stderr, limitsOf(os.Args[1:])))
+		os.Exit(mainTuned(os.Args[1:], os.Stderr, tuningOf(os.Args[1:])))
 	case orphanArgv0:
 		orphan()
 	}

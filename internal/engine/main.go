@@ -38,19 +38,21 @@ var Names = []string{Native, WireGuardGo}
 
 // Main is the engine process: args are its arguments after Argv0, lines of its
 // log go to stderr. It returns the exit code.
-func Main(args []string, stderr io.Writer) int { return mainWithin(args, stderr, nil) }
+func Main(args []string, stderr io.Writer) int {
+	return mainTuned(args, stderr, func(*native.Options) {})
+}
 
-// mainWithin is Main with other limits of sessions, which only tests have: there is
+// mainTuned is Main with options of the native engine that only tests have: there is
 // no argument for them.
-func mainWithin(args []string, stderr io.Writer, limits *native.Limits) int {
-	if err := run(args, stderr, limits); err != nil {
+func mainTuned(args []string, stderr io.Writer, tune func(*native.Options)) int {
+	if err := run(args, stderr, tune); err != nil {
 		fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func run(args []string, stderr io.Writer, limits *native.Limits) error {
+func run(args []string, stderr io.Writer, tune func(*native.Options)) error {
 	o, err := parseOptions(args)
 	if err != nil {
 		return err
@@ -83,9 +85,9 @@ func run(args []string, stderr io.Writer, limits *native.Limits) error {
 			MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal,
 		})
 	}
-	return native.Run(context.Background(), tunFD, control, native.Options{
-		MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal, Limits: limits,
-	})
+	n := native.Options{MTU: o.mtu, Verbose: o.verbose, Log: log, Trouble: trouble, Seal: seal}
+	tune(&n)
+	return native.Run(context.Background(), tunFD, control, n)
 }
 
 // streamOf takes over an inherited socket.

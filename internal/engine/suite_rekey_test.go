@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"wireguard4netns/internal/engine/enginetest"
-	"wireguard4netns/internal/engine/native"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -92,44 +90,10 @@ func TestSuiteRekey(t *testing.T) {
 	})
 }
 
-// Sessions that the engine renews by itself. Its process is this test binary, and
-// has the limits that stand in the name of its link.
-
-// limitsFor are short sessions, by name.
-var limitsFor = map[string]func(l *native.Limits){
-	// A second, and as long as it takes on a slow machine.
-	"time": func(l *native.Limits) {
-		l.RekeyAfterTime, l.RejectAfterTime, l.RekeyTimeout = time.Second, 15*time.Second, 500*time.Millisecond
-	},
-	// Who only receives begins the next session after two seconds.
-	"last call": func(l *native.Limits) {
-		l.RekeyAfterTime, l.RejectAfterTime = time.Second, 12*time.Second
-		l.KeepaliveTimeout, l.RekeyTimeout = 9500*time.Millisecond, 500*time.Millisecond
-	},
-	"messages": func(l *native.Limits) { l.RekeyAfterMessages, l.RekeyTimeout = 300, 500*time.Millisecond },
-	"few": func(l *native.Limits) {
-		l.RekeyAfterMessages, l.RejectAfterMessages, l.RekeyTimeout = fewMessages/2, fewMessages, 500*time.Millisecond
-	},
-}
+// What follows is about sessions that the engine renews by itself, with short limits
+// (tunings).
 
 const fewMessages = 50
-
-// limitsOf returns the limits for an engine process with these arguments, nil for
-// the protocol's.
-func limitsOf(args []string) *native.Limits {
-	o, err := parseOptions(args)
-	if err != nil {
-		return nil
-	}
-	_, name, _ := strings.Cut(o.ifName, "+")
-	change := limitsFor[name]
-	if change == nil {
-		return nil
-	}
-	l := native.Protocol()
-	change(&l)
-	return &l
-}
 
 // Both ends send all the time, and sessions come and go: of what is sent all comes,
 // once and whole. Either end renews them by number, the one that began them by time.

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -243,8 +244,9 @@ func outpostRole(args []string) error {
 	if err != nil {
 		return err
 	}
+	name, special, _ := strings.Cut(args[0], "+")
 	e, err := Open(context.Background(), Config{
-		Engine: args[0], IfName: "wg0", MTU: mtu, TUN: os.NewFile(3, "tun"), Sandbox: sandbox.None,
+		Engine: name, IfName: "wg0+" + special, MTU: mtu, TUN: os.NewFile(3, "tun"), Sandbox: sandbox.None,
 		Log: func(line string) { fmt.Fprintln(os.Stderr, line) },
 	})
 	if err != nil {
