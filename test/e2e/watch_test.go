@@ -225,3 +225,34 @@ func TestEndpointMovesInDNS(t *testing.T) {
 	}
 	w.mustRun(t, "down", "home")
 }
+
+// TestBothEndsMove: a peer that has roamed goes back to the address in the file while
+// the machine moves as well, so that neither knows the other's place. An engine that
+// has not heard of the peer has the least patience: it is a new one.
+func TestBothEndsMove(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	account := w.peer.NewAccount(t, internet4, nstest.AccountOptions{})
+	conf := account.WriteConf(t)
+	w.mustRun(t, "up", "--name", "home", conf)
+	w.flows(t, "home", 10*time.Second)
+	w.internet.Run(t, "ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
+	w.internet.Run(t, "ip", "addr", "add", "192.0.2.7/24", "dev", "eth0")
+	w.internet.Run(t, "ping", "-c", "1", "-w", "15", "-I", "wg0", account.Addr4.String())
+	if p := w.status(t, "home").Peers[0]; p.Endpoint != "192.0.2.7:51820" {
+		t.Errorf("the endpoint is %s", p.Endpoint)
+	}
+
+	w.machine.Run(t, "ip", "link", "set", "eth0", "down")
+	w.internet.Run(t, "ip", "addr", "del", "192.0.2.7/24", "dev", "eth0")
+	w.internet.Run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
+	w.machine.Run(t, "ip", "addr", "del", "192.0.2.2/24", "dev", "eth0")
+	w.machine.Run(t, "ip", "addr", "add", "192.0.2.3/24", "dev", "eth0")
+	w.machine.Run(t, "ip", "link", "set", "eth0", "up")
+	w.mustRun(t, "up", "--replace", "--name", "home", conf)
+	w.flows(t, "home", 20*time.Second)
+	if p := w.status(t, "home").Peers[0]; p.Endpoint != "192.0.2.1:51820" {
+		t.Errorf("the endpoint is %s", p.Endpoint)
+	}
+	w.mustRun(t, "down", "home")
+}
