@@ -80,7 +80,7 @@ func identityOf(f *os.File) (Identity, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return Identity{}, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
-	return Identity{Dev: st.Dev, Ino: st.Ino}, nil
+	return Identity{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }
 
 func identityAt(path string) (Identity, error) {
@@ -88,7 +88,7 @@ func identityAt(path string) (Identity, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return Identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return Identity{Dev: st.Dev, Ino: st.Ino}, nil
+	return Identity{Dev: uint64(st.Dev), Ino: st.Ino}, nil
 }
 
 // Interface makes a TUN device called name in the network namespace. It returns

@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"time"
 
@@ -56,7 +57,7 @@ func clockJumps(ctx context.Context, jumps chan<- struct{}) error {
 	defer timer.Close()
 	stop := context.AfterFunc(ctx, func() { timer.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	never := unix.ItimerSpec{Value: unix.Timespec{Sec: 1 << 33}}
+	never := unix.ItimerSpec{Value: unix.Timespec{Sec: math.MaxInt}}
 	for expirations := make([]byte, 8); ; {
 		if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &never, nil); err != nil {
 			return os.NewSyscallError("timerfd_settime", err)

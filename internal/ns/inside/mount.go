@@ -48,7 +48,7 @@ func remountReadOnly(target string) error {
 	if err := unix.Statfs(target, &st); err != nil {
 		return fmt.Errorf("stat file system of %s: %w", target, err)
 	}
-	flags := unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | mountFlags(st.Flags)
+	flags := unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | mountFlags(int64(st.Flags))
 	if err := unix.Mount("", target, "", flags, ""); err != nil {
 		return fmt.Errorf("remount %s read-only: %w", target, err)
 	}

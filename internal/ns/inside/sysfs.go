@@ -33,7 +33,7 @@ func freshSysfs() error {
 		return fmt.Errorf("show links in /sys: %w", err)
 	}
 	defer host.Close()
-	flags := unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | mountFlags(st.Flags)
+	flags := unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | mountFlags(int64(st.Flags))
 	if err := mount("sysfs", sys, flags, ""); err != nil {
 		return fmt.Errorf("show links in /sys: %w", err)
 	}
