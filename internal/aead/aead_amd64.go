@@ -11,10 +11,11 @@ import (
 
 //go:generate sh -c "cd asm && go run . -out ../aead_amd64.s -stubs ../stubs_amd64.go -pkg aead"
 
-// accelerated tells whether processor and kernel have what the assembly uses.
-// Tests change it.
-var accelerated = cpu.X86.HasBMI2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW &&
-	cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
+// accelerated tells whether processor and kernel have what the assembly uses, and
+// GODEBUG=cpu.…=off has not switched it off. Tests change it.
+var accelerated = cpu.X86.HasBMI2 && cpu.X86.HasAVX && cpu.X86.HasAVX2 && cpu.X86.HasAVX512 &&
+	cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL &&
+	cpu.X86.HasAVX512IFMA && cpu.X86.HasAVX512VBMI2
 
 const (
 	nonceSize = chacha20poly1305.NonceSize
