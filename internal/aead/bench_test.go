@@ -14,12 +14,16 @@ func BenchmarkAEAD(b *testing.B) {
 		nonce := make([]byte, chacha20poly1305.NonceSize)
 		plain := make([]byte, n)
 		p := newPair(b, make([]byte, chacha20poly1305.KeySize))
+		ours, err := New(make([]byte, chacha20poly1305.KeySize))
+		if err != nil {
+			b.Fatal(err)
+		}
 		sealed := p.library.Seal(nil, nonce, plain, nil)
 		packet := make([]byte, len(sealed))
 		for _, of := range []struct {
 			name string
 			aead cipher.AEAD
-		}{{"library", p.library}, {"ours", p.ours}} {
+		}{{"library", p.library}, {"ours", ours}} {
 			b.Run(fmt.Sprintf("seal/%d/%s", n, of.name), func(b *testing.B) {
 				b.SetBytes(int64(n))
 				for b.Loop() {

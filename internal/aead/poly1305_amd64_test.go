@@ -31,16 +31,27 @@ func littleEndian(x *big.Int) (b [16]byte) {
 
 // reference is Poly1305 of RFC 8439, 2.5.1, as it is written there.
 func reference(message []byte, key *[32]byte) [16]byte {
+	return tagOf(polynomial(message, factorIn(key)), key)
+}
+
+func factorIn(key *[32]byte) *big.Int {
 	r := number(key[:16])
-	r.And(r, number([]byte{
+	return r.And(r, number([]byte{
 		0xff, 0xff, 0xff, 0x0f, 0xfc, 0xff, 0xff, 0x0f, 0xfc, 0xff, 0xff, 0x0f, 0xfc, 0xff, 0xff, 0x0f}))
+}
+
+func polynomial(message []byte, r *big.Int) *big.Int {
 	sum := new(big.Int)
 	for block := range slices.Chunk(message, 16) {
 		sum.Add(sum, number(append(bytes.Clone(block), 1)))
 		sum.Mul(sum, r).Mod(sum, modulus)
 	}
-	sum.Add(sum, number(key[16:]))
-	return littleEndian(sum.Mod(sum, word128))
+	return sum
+}
+
+func tagOf(sum *big.Int, key *[32]byte) [16]byte {
+	tag := new(big.Int).Add(sum, number(key[16:]))
+	return littleEndian(tag.Mod(tag, word128))
 }
 
 // authenticated is what the AEAD takes the tag of, without additional data.
@@ -56,18 +67,24 @@ func checkPoly(t *testing.T, message []byte, key *[32]byte) {
 		return // the library's was made by others
 	}
 	var got [16]byte
+	stain()
 	poly1305(&got, first(message), len(message), key)
 	if want := reference(authenticated(message), key); got != want {
 		t.Fatalf("key %x, %d bytes %x: %x, want %x", key[:], len(message), message, got, want)
 	}
 }
 
-// RFC 8439, 2.5.2 and A.3, 7 to 11: the reference is right.
+// RFC 8439, 2.5.2 and A.3, 4 to 11: the reference is right, and ours is the same for
+// what these messages are in the AEAD.
 func TestPolyReference(t *testing.T) {
 	ff := "ffffffffffffffffffffffffffffffff"
 	for _, v := range []struct{ key, message, tag string }{
 		{"85d6be7857556d337f4452fe42d506a8 0103808afb0db2fd4abff6af4149f51b",
 			"43727970746f6772617068696320466f72756d205265736561726368 2047726f7570", "a8061dc1305136c6c22b8baf0c0127a9"},
+		{"1c9240a5eb55d38af333888604f6b5f0 473917c1402b80099dca5cbc207075c0",
+			"2754776173206272696c6c69672c2061 6e642074686520736c6974687920746f 7665730a446964206779726520616e64" +
+				"2067696d626c6520696e207468652077 6162653a0a416c6c206d696d73792077 6572652074686520626f726f676f7665" +
+				"732c0a416e6420746865206d6f6d6520 7261746873206f757467726162652e", "4541669a7eaaee61e708dc7cbcc5eb62"},
 		{"02000000000000000000000000000000 00000000000000000000000000000000", ff, "03000000000000000000000000000000"},
 		{"02000000000000000000000000000000" + ff, "02000000000000000000000000000000", "03000000000000000000000000000000"},
 		{"01000000000000000000000000000000 00000000000000000000000000000000",
@@ -76,8 +93,15 @@ func TestPolyReference(t *testing.T) {
 			ff + "fbfefefefefefefefefefefefefefefe 01010101010101010101010101010101", "00000000000000000000000000000000"},
 		{"02000000000000000000000000000000 00000000000000000000000000000000",
 			"fdffffffffffffffffffffffffffffff", "faffffffffffffffffffffffffffffff"},
+		{"01000000000000000400000000000000 00000000000000000000000000000000",
+			"e33594d7505e43b90000000000000000 3394d7505e4379cd0100000000000000 00000000000000000000000000000000" +
+				"01000000000000000000000000000000", "14000000000000005500000000000000"},
+		{"01000000000000000400000000000000 00000000000000000000000000000000",
+			"e33594d7505e43b90000000000000000 3394d7505e4379cd0100000000000000 00000000000000000000000000000000",
+			"13000000000000000000000000000000"},
 	} {
 		key := [32]byte(unhex(t, v.key))
+		checkPoly(t, unhex(t, v.message), &key)
 		if got := reference(unhex(t, v.message), &key); !bytes.Equal(got[:], unhex(t, v.tag)) {
 			t.Errorf("%s: %x, want %s", v.message, got, v.tag)
 		}

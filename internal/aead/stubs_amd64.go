@@ -24,3 +24,11 @@ func poly1305(tag *[16]byte, src *byte, n int, key *[32]byte)
 //
 //go:noescape
 func distance(from *byte, to *byte) int
+
+// stain fills the registers, each with another number, and the stack below its caller, for tests.
+func stain()
+
+// residue is what a call before it left in the registers, but in AX, and on the stack, for tests.
+//
+//go:noescape
+func residue(to *[6312]byte)

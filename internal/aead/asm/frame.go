@@ -75,7 +75,8 @@ func (f frame) keep(stream []Op, blocks []reg.VecVirtual) []Op {
 	return stream
 }
 
-// wipe clears the frame up to offset, and all vector registers.
+// wipe clears the frame up to offset, and all registers but those of the stack. The
+// masks are of the message's length.
 func (f frame) wipe(end int) {
 	Comment("wipe")
 	cleared := ZMM()
@@ -83,14 +84,29 @@ func (f frame) wipe(end int) {
 	for offset := 0; offset < end; offset += vectorSize {
 		VMOVDQA64(cleared, f.at(offset))
 	}
-	for _, r := range []reg.Register{
-		reg.X16, reg.X17, reg.X18, reg.X19, reg.X20, reg.X21, reg.X22, reg.X23,
-		reg.X24, reg.X25, reg.X26, reg.X27, reg.X28, reg.X29, reg.X30, reg.X31,
-	} {
-		zero(r)
+	for _, v := range vectorRegisters[16:] {
+		zero(v.AsX())
 	}
 	VZEROALL()
+	for _, g := range generalRegisters {
+		XORL(g.As32(), g.As32())
+	}
 }
+
+// The registers, but SP and BP.
+var (
+	generalRegisters = []reg.GPPhysical{
+		reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI, reg.R8, reg.R9,
+		reg.R10, reg.R11, reg.R12, reg.R13, reg.R14, reg.R15,
+	}
+	vectorRegisters = []reg.VecPhysical{
+		reg.Z0, reg.Z1, reg.Z2, reg.Z3, reg.Z4, reg.Z5, reg.Z6, reg.Z7,
+		reg.Z8, reg.Z9, reg.Z10, reg.Z11, reg.Z12, reg.Z13, reg.Z14, reg.Z15,
+		reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23,
+		reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31,
+	}
+	maskRegisters = []reg.Register{reg.K0, reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6, reg.K7}
+)
 
 // constants are in read-only memory.
 var constants = map[string]Mem{}

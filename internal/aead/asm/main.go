@@ -1,6 +1,6 @@
 // Asm writes the assembly of package aead. Read it in this order: this file, which
 // has the functions; message.go; chacha20.go and poly1305.go, each with a drawing of
-// what is in which register; frame.go.
+// what is in which register; frame.go; probe.go, which is for tests.
 package main
 
 import (
@@ -34,6 +34,8 @@ func main() {
 	open()
 	poly1305()
 	distance()
+	stain()
+	residue()
 	Generate()
 }
 

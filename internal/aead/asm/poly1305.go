@@ -53,16 +53,17 @@ type factor struct {
 }
 
 // polyConstants are kept in registers.
-type polyConstants struct {
-	limb, twenty, bit128 reg.VecVirtual
-}
+type polyConstants struct{ limb, twenty reg.VecVirtual }
 
 func newPolyConstants() polyConstants {
-	c := polyConstants{ZMM(), ZMM(), ZMM()}
-	VPBROADCASTQ(constant("limb"), c.limb)
-	VPBROADCASTQ(constant("twenty"), c.twenty)
-	VPBROADCASTQ(constant("bit128"), c.bit128)
-	return c
+	return polyConstants{everywhere("limb"), everywhere("twenty")}
+}
+
+// everywhere is a constant of 64 bits in all lanes.
+func everywhere(name string) reg.VecVirtual {
+	x := ZMM()
+	VPBROADCASTQ(constant(name), x)
+	return x
 }
 
 // product is a sum of products that is not reduced.
@@ -227,11 +228,12 @@ func polyLong(label string, f frame, message, n reg.GPVirtual) [3]reg.GPVirtual 
 	}
 	missingLanes := ZMM()
 	VPBROADCASTQ(missing, missingLanes)
+	highest := everywhere("bit128")
 	bit128 := [2]reg.VecVirtual{ZMM(), ZMM()}
 	for half, blocks := range []string{"first_blocks", "second_blocks"} {
 		k := K()
 		VPCMPUQ(U8(2), constant(blocks), missingLanes, k)
-		VMOVDQA64_Z(c.bit128, k, bit128[half])
+		VMOVDQA64_Z(highest, k, bit128[half])
 	}
 
 	CMPQ(groups, U8(1))
@@ -259,7 +261,7 @@ func polyLong(label string, f frame, message, n reg.GPVirtual) [3]reg.GPVirtual 
 		KXNORB(there[i], there[i], there[i])
 	}
 	for half := range bit128 {
-		VMOVDQA64(c.bit128, bit128[half])
+		VMOVDQA64(highest, bit128[half])
 	}
 	ADDQ(U32(4*vectorSize), p)
 	DECQ(groups)
@@ -292,9 +294,9 @@ func polyLong(label string, f frame, message, n reg.GPVirtual) [3]reg.GPVirtual 
 	BZHIQ(bytes, ones, bytes)
 	KMOVQ(bytes, k)
 	VMOVDQU8_Z(Mem{Base: p, Disp: 3 * vectorSize}, k, m[3])
-	highest := GP32()
-	MOVL(U32(0x80), highest)
-	KMOVB(highest, k)
+	lane7 := GP32()
+	MOVL(U32(0x80), lane7)
+	KMOVB(lane7, k)
 	VPBROADCASTQ(n, k, m[3])
 	polyGroup(c, h, m, bit128, f.powers(frameFirst), f.powers(frameSecond))
 
