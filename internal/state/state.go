@@ -34,8 +34,12 @@ var (
 	ErrUnsafe  = errors.New("not a private directory of this user")
 )
 
-// errRemoved: what was there a moment ago is not any more.
-var errRemoved = errors.New("removed meanwhile")
+var (
+	// errRemoved: what was there a moment ago is not any more.
+	errRemoved = errors.New("removed meanwhile")
+	// errStarting: one that is not visible yet.
+	errStarting = fmt.Errorf("%w, or is about to", ErrInUse)
+)
 
 const (
 	lockFile = "lock" // sticky: systemd-tmpfiles(8) removes no such file, however old
@@ -61,14 +65,29 @@ type Dir struct {
 }
 
 // Claim takes the name of a tunnel below root and makes its directory, not yet
-// visible. It also takes away what killed supervisors left below root.
-func Claim(root, name string) (_ *Dir, err error) {
+// visible. It also takes away what killed supervisors left below root. While another
+// process has the name and is not visible yet, it waits a moment: who asked for that
+// tunnel may have been killed, and then it goes.
+func Claim(root, name string) (*Dir, error) {
 	if !nameRule.MatchString(name) {
 		return nil, fmt.Errorf("claim tunnel %q: %w", name, ErrBadName)
 	}
+	for until := time.Now().Add(endTime); ; time.Sleep(pollTime) {
+		d, err := claimNow(root, name)
+		if err == nil {
+			return d, nil
+		}
+		err = fmt.Errorf("claim tunnel %s: %w", name, err)
+		if !errors.Is(err, errStarting) || time.Now().After(until) {
+			return nil, err
+		}
+	}
+}
+
+func claimNow(root, name string) (_ *Dir, err error) {
 	gate, err := enter(root)
 	if err != nil {
-		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
+		return nil, err
 	}
 	defer gate.Close()
 	defer func() {
@@ -77,11 +96,15 @@ func Claim(root, name string) (_ *Dir, err error) {
 		}
 	}()
 	if err := sweep(root); err != nil {
-		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
+		return nil, err
 	}
-	for _, taken := range []string{name, hidden + name} {
-		if _, err := os.Lstat(filepath.Join(root, taken)); err == nil && !awaitEnd(filepath.Join(root, taken)) {
-			return nil, fmt.Errorf("claim tunnel %s: %w: process %s has it", name, ErrInUse, owner(filepath.Join(root, taken)))
+	for _, c := range []struct {
+		taken string
+		err   error
+	}{{name, ErrInUse}, {hidden + name, errStarting}} {
+		path := filepath.Join(root, c.taken)
+		if _, err := os.Lstat(path); err == nil && !awaitEnd(path) {
+			return nil, fmt.Errorf("%w: process %s has it", c.err, owner(path))
 		}
 	}
 	d := &Dir{root: root, name: name}
@@ -90,7 +113,7 @@ func Claim(root, name string) (_ *Dir, err error) {
 		if d.lock != nil {
 			d.lock.Close()
 		}
-		return nil, fmt.Errorf("claim tunnel %s: %w", name, err)
+		return nil, err
 	}
 	return d, nil
 }
@@ -128,6 +151,7 @@ func (d *Dir) make() error {
 const (
 	soonTime = 50 * time.Millisecond
 	endTime  = 2 * time.Second
+	pollTime = 10 * time.Millisecond
 )
 
 // awaitEnd takes away the directory of a supervisor that is about to be gone, and

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,6 +80,27 @@ func TestNameIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim(t, root, "home").Remove()
+}
+
+// Who asked for a tunnel was killed, and its start is given up a little later: the
+// next has the name.
+func TestAStartIsGivenUp(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir() + "/w4n"
+	first := claim(t, root, "home")
+	began := time.Now()
+	gone := make(chan error)
+	time.AfterFunc(4*soonTime, func() { gone <- first.Remove() })
+	second, err := Claim(root, "home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < 4*soonTime {
+		t.Errorf("claimed after %v, while another had it", took)
+	}
+	if err := errors.Join(<-gone, second.Remove()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestOneOfManyWins(t *testing.T) {
