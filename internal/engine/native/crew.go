@@ -14,19 +14,21 @@ import (
 //	thread 3               │ take │    work    │ give │
 //
 // So one flow, of one peer, is faster, too. Who takes leads. The leader gives the lead
-// away only while there is more than it can do itself: else the others sleep, and a
-// crew costs what one thread does.
+// away only while there is more than it can do itself: else the others sleep, or are not
+// there yet, and a crew costs what one thread does.
 type crew struct {
-	fd    int // what it waits for
+	fd    int    // what it waits for
+	hire  func() // starts one more thread
 	bell  *bell
 	lead  *semaphore
-	turns []*semaphore // to give: one for each thread, in a ring
+	turns []*semaphore // to give: one for each thread that there may be, in a ring
 
 	patience int // how many batches come in a row before the lead is given away
 
 	stopping atomic.Bool
 
 	// Of the leader.
+	hired int
 	taken int // batches
 	dry   bool
 	busy  int // batches in a row behind which there was more
@@ -97,12 +99,22 @@ func (c *crew) run(h hand) error {
 		leads = c.busy < c.patience || len(c.turns) == 1
 		kept = leads && !c.dry
 		if !leads {
+			c.man()
 			c.lead.release()
 		}
 		h.work(t)
 		t.await()
 		h.give(!kept)
 		t.end()
+	}
+}
+
+// man sees to it that there is one more thread than so far, if there may be. The first
+// is from the start.
+func (c *crew) man() {
+	if c.hired < len(c.turns) {
+		c.hired++
+		c.hire()
 	}
 }
 

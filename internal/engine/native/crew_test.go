@@ -18,9 +18,8 @@ type workshop struct {
 
 	next      int          // of the leader
 	taking    atomic.Int32 // at once
-	working   atomic.Int32
-	most      atomic.Int32 // that worked at once
 	giving    atomic.Int32
+	hired     atomic.Int32
 	given     []int
 	all       int
 	done      chan struct{}
@@ -55,15 +54,11 @@ func (w *worker) take() (found, dry bool, err error) {
 }
 
 func (w *worker) work(t *turn) {
-	if n := w.working.Add(1); n > w.most.Load() {
-		w.most.Store(n)
-	}
 	w.workshop.work(w.number)
 	if w.early = w.number%7 == 0; w.early {
 		t.await()
 		w.keep()
 	}
-	w.working.Add(-1)
 }
 
 func (w *worker) keep() { w.kept = append(w.kept, w.number) }
@@ -103,13 +98,15 @@ func man(t *testing.T, threads, patience int, batches []int, work func(number in
 	c.fd = c.lead.fd // there is never anything in it
 	c.bell.ring()
 	var wg sync.WaitGroup
-	for range threads {
+	c.hire = func() {
+		w.hired.Add(1)
 		wg.Go(func() {
 			if err := c.run(&worker{workshop: w, number: -1}); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+	c.man()
 	select {
 	case <-w.done:
 	case <-time.After(30 * time.Second):
@@ -163,7 +160,7 @@ func TestCrewWorksAtOnce(t *testing.T) {
 	}
 }
 
-// While one thread can do it, the others sleep.
+// While one thread can do it, there are no others.
 func TestCrewOfOneWhileItIsEnough(t *testing.T) {
 	t.Parallel()
 	batches := make([]int, 1000)
@@ -171,8 +168,8 @@ func TestCrewOfOneWhileItIsEnough(t *testing.T) {
 		batches[i] = patience
 	}
 	w := man(t, 4, patience, batches, func(int) {})
-	if len(w.workersOf) != 1 || w.most.Load() != 1 {
-		t.Errorf("%d threads have worked, %d at once", len(w.workersOf), w.most.Load())
+	if n := w.hired.Load(); n != 1 {
+		t.Errorf("there are %d threads", n)
 	}
 }
 
@@ -197,13 +194,14 @@ func TestCrewEndsInAFlood(t *testing.T) {
 		var h endless
 		var wg sync.WaitGroup
 		c.bell.ring()
-		for range threads {
+		c.hire = func() {
 			wg.Go(func() {
 				if err := c.run(&h); err != nil {
 					t.Error(err)
 				}
 			})
 		}
+		c.man()
 		eventually(t, func() bool { return h.taken.Load() > 100 })
 		<-c.bell.heard
 		c.bell.ring()
@@ -231,6 +229,7 @@ func TestCrewEnds(t *testing.T) {
 	c.fd = c.lead.fd
 	c.bell.ring()
 	var wg sync.WaitGroup
+	c.hired = len(c.turns)
 	for range c.turns {
 		wg.Go(func() {
 			if err := c.run(&broken{}); !errors.Is(err, errTaken) {

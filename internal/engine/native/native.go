@@ -173,17 +173,17 @@ func (e *engine) start() error {
 	return nil
 }
 
-// man starts the threads of a crew.
+// man starts a crew.
 func (e *engine) man(c *crew, fd int, newHand func() hand) {
 	c.fd = fd
-	for range c.turns {
-		h := newHand()
+	c.hire = func() {
 		e.threads.Go(func() {
-			if err := c.run(h); err != nil {
+			if err := c.run(newHand()); err != nil {
 				e.fail(err)
 			}
 		})
 	}
+	c.man()
 }
 
 // setPort moves to another port. The socket there is bound before that of the
