@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"wireguard4netns/internal/engine/enginetest"
+	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -164,9 +165,9 @@ func TestSuiteFwmark(t *testing.T) {
 			g.at = netip.AddrPortFrom(loopback, s.device(t).ListenPort)
 			g.say(t, session)
 		}
-		refused(uapi.Update{ListenPort: new(freePort(t))})
+		refused(uapi.Update{ListenPort: new(nstest.FreePort(t))})
 		hears()
-		s.set(t, uapi.Update{ListenPort: new(freePort(t))})
+		s.set(t, uapi.Update{ListenPort: new(nstest.FreePort(t))})
 		hears()
 		refused(uapi.Update{})
 		s.kills++

@@ -158,11 +158,6 @@ func (s *site) only(t testing.TB) uapi.Peer {
 	return d.Peers[0]
 }
 
-func freePort(t testing.TB) uint16 {
-	t.Helper()
-	return nstest.FreePort(t)
-}
-
 // A pairing is two sites with a wire between them.
 type pairing struct {
 	a, b  *site

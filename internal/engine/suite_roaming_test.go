@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"wireguard4netns/internal/nstest"
 	"wireguard4netns/internal/uapi"
 )
 
@@ -44,7 +45,7 @@ func TestSuiteRoaming(t *testing.T) {
 		}
 		// A keepalive moves it as well; the site's own port may change, too.
 		s.set(t, uapi.Update{ListenPort: new(uint16(0))})
-		s.set(t, uapi.Update{ListenPort: new(freePort(t))})
+		s.set(t, uapi.Update{ListenPort: new(nstest.FreePort(t))})
 		g.at = netip.AddrPortFrom(loopback, s.device(t).ListenPort)
 		c := listenUDP(t, netip.MustParseAddr("127.0.0.5"))
 		g.sendFrom(t, c, session.Seal(nil))

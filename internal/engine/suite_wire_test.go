@@ -90,7 +90,7 @@ func TestSuiteFlowGoesOn(t *testing.T) {
 		}
 		// a changes its port.
 		before := p.a.device(t).ListenPort
-		p.a.set(t, uapi.Update{ListenPort: new(freePort(t))})
+		p.a.set(t, uapi.Update{ListenPort: new(nstest.FreePort(t))})
 		if got := p.a.device(t).ListenPort; got == before {
 			t.Errorf("port %d, want another", got)
 		}
@@ -130,8 +130,7 @@ func TestSuiteMTU(t *testing.T) {
 		t.Run(strconv.Itoa(mtu), func(t *testing.T) {
 			eachPair(t, func(t *testing.T, one, other string) {
 				p := newPairing(t, one, other, mtu)
-				p.b.set(t, uapi.Update{Peers: []uapi.PeerUpdate{p.a.peer(netip.AddrPortFrom(loopback, p.a.device(t).ListenPort))}})
-				p.a.set(t, uapi.Update{Peers: []uapi.PeerUpdate{p.b.peer(netip.AddrPortFrom(loopback, p.b.device(t).ListenPort))}})
+				p.direct(t)
 				ping(t, p.a, p.b)
 				inner := min(mtu, MaxMTU)
 				addrs := []netip.Addr{p.b.addr}
@@ -187,10 +186,7 @@ func TestSuiteFragmentedOuterPackets(t *testing.T) {
 			// Outposts of their own for each: wireguard-go's first datagrams of
 			// another family go astray (its pull request 135).
 			a, b := newOutposts(t, one, other, 1300)
-			b.tell(t, uapi.Update{PrivateKey: new(b.privateKey()), ListenPort: new(uint16(51820)), Peers: []uapi.PeerUpdate{a.peer(netip.AddrPort{})}})
-			a.tell(t, uapi.Update{PrivateKey: new(a.privateKey()), Peers: []uapi.PeerUpdate{
-				b.peer(netip.AddrPortFrom(netip.MustParseAddr(at), 51820))}})
-			ping(t, a.site, b.site)
+			a.reach(t, b, netip.MustParseAddr(at))
 			carry(t, a, b, b.addr, 2<<20)
 			carry(t, b, a, addr6(a.addr), 2<<20)
 			if n := a.fragments(t); n < 100 {
@@ -198,6 +194,39 @@ func TestSuiteFragmentedOuterPackets(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The way out is far slower than the engine: TCP takes all there is of it, though what
+// the socket does not take is lost.
+func TestSuiteSlowUplink(t *testing.T) {
+	const (
+		rate = 20_000_000 / 8 // bytes in a second; nine tenths are of the flow
+		size = 4 << 20
+	)
+	eachEngine(t, func(t *testing.T, engine string) {
+		a, b := newOutposts(t, engine, engine, 1500)
+		a.outside.Run(t, "tc", "qdisc", "add", "dev", "eth0", "root", "tbf", "rate", "20mbit", "burst", "32k", "latency", "50ms")
+		a.reach(t, b, netip.MustParseAddr("192.0.2.2"))
+		f := startFlow(t, a, b, b.addr, 0)
+		f.pass(t, size/8)
+		began := time.Now()
+		f.pass(t, size)
+		took := time.Since(began)
+		f.finish(t)
+		t.Logf("%.2f of the uplink", size/took.Seconds()/rate)
+		if took.Seconds() < size/rate/2 || took.Seconds() > 2*size/rate {
+			t.Errorf("%d bytes take %v", size, took)
+		}
+	})
+}
+
+// reach makes two outposts, between which is a network, peers that know each other.
+func (o *outpost) reach(t testing.TB, other *outpost, at netip.Addr) {
+	t.Helper()
+	const port = 51820
+	other.tell(t, uapi.Update{PrivateKey: new(other.privateKey()), ListenPort: new(uint16(port)), Peers: []uapi.PeerUpdate{o.peer(netip.AddrPort{})}})
+	o.tell(t, uapi.Update{PrivateKey: new(o.privateKey()), Peers: []uapi.PeerUpdate{other.peer(netip.AddrPortFrom(at, port))}})
+	ping(t, o.site, other.site)
 }
 
 // fragments is how many the kernel has made for the engine.
@@ -241,8 +270,7 @@ func newOutposts(t testing.TB, one, other string, mtu int) (a, b *outpost) {
 func TestSuiteOrder(t *testing.T) {
 	eachPair(t, func(t *testing.T, one, other string) {
 		p := newPairing(t, one, other, testMTU)
-		p.b.set(t, uapi.Update{Peers: []uapi.PeerUpdate{p.a.peer(netip.AddrPortFrom(loopback, p.a.device(t).ListenPort))}})
-		p.a.set(t, uapi.Update{Peers: []uapi.PeerUpdate{p.b.peer(netip.AddrPortFrom(loopback, p.b.device(t).ListenPort))}})
+		p.direct(t)
 		ping(t, p.a, p.b)
 		beside := startFlow(t, p.a, p.b, p.b.addr, 8<<20)
 		for _, addr := range []netip.Addr{p.b.addr, addr6(p.b.addr)} {
