@@ -7,6 +7,7 @@ import (
 	"os"
 	"reflect"
 	"syscall"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,11 +38,13 @@ func TestDescriptors(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
-	go func() {
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	sender.Go(func() {
 		a.send(message{Say: "one"})
 		a.send(message{Ready: &Ready{Name: "two"}}, files...)
 		a.Close()
-	}()
+	})
 	if m, err := b.receive(); err != nil || m.Say != "one" {
 		t.Fatalf("got %+v, %v", m, err)
 	}
