@@ -6,8 +6,8 @@ import (
 	"net"
 	"os"
 	"reflect"
-	"syscall"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
