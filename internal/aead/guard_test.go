@@ -50,7 +50,7 @@ func TestInBounds(t *testing.T) {
 	p := newPair(t, random.bytes(chacha20poly1305.KeySize))
 	src, dst := newGuarded(t, 1), newGuarded(t, 1)
 	nonces := newGuarded(t, 1)
-	for n := range 2101 {
+	for n := range allLengths {
 		for _, end := range []bool{false, true} {
 			nonce, _ := nonces.at(end, chacha20poly1305.NonceSize, random.bytes(chacha20poly1305.NonceSize))
 			plain := random.bytes(n)
