@@ -57,6 +57,29 @@ func onlyRuns(err error) func(bool) error {
 	}
 }
 
+// A datagram of a run goes by itself now and then: only such a one is answered by a
+// router that it is too large for.
+func TestARunProbesThePath(t *testing.T) {
+	t.Parallel()
+	const size, segment = 10*1000 + 1, 1000
+	near, far := testSocket(t, unix.AF_INET), testSocket(t, unix.AF_INET)
+	h := harden(near, onlyRuns(nil))
+	to := loopbackOf(t, far)
+	var s sender
+	for i := range 2 * runsToProbe {
+		run := random(size)
+		if err := near.send(&s, to, run, segment); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, _ := receiveAll(t, far, size); !bytes.Equal(got, run) {
+			t.Fatalf("run %d did not come as it was sent", i)
+		}
+	}
+	if h.singles != 2 || h.runs != 2*runsToProbe {
+		t.Errorf("%d datagrams alone in %d runs, want 2", h.singles, h.runs)
+	}
+}
+
 func loopbackOf(t *testing.T, far *socket) *endpoint {
 	t.Helper()
 	to, err := endpointOf(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), far.port))

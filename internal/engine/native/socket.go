@@ -21,6 +21,11 @@ const (
 	maxDatagram = 1<<16 - 1 - 20 - 8
 )
 
+// The kernel sets DF on a datagram, but not on a run (__ip_make_skb: it is larger than
+// the path's MTU): a router cuts a run's datagrams into fragments, and says nothing. So
+// one datagram in so many runs goes by itself, for a router to answer if it is too large.
+const runsToProbe = 64
+
 // A socket is the UDP socket of a device, for IPv6 and IPv4. Many may send at
 // a time, one receives.
 //
@@ -124,6 +129,14 @@ func (s *socket) forgo(because string) {
 // be shorter. What cannot be sent now is lost, as on any full link. An error
 // tells that none of it can be sent to that endpoint.
 func (s *socket) send(m *sender, to *endpoint, run []byte, segment int) error {
+	if len(run) > segment {
+		if m.runs++; m.runs%runsToProbe == 0 {
+			if err := s.sendOnce(m, to, run[:segment], 0); err != nil {
+				return err
+			}
+			run = run[segment:]
+		}
+	}
 	if len(run) > segment && !s.whole.Load() {
 		err := s.sendOnce(m, to, run, segment)
 		switch {
@@ -171,6 +184,7 @@ func (s *socket) sendOnce(m *sender, to *endpoint, payload []byte, segment int) 
 // sender is what a thread needs to send.
 type sender struct {
 	datagram sys.Datagram
+	runs     int // that were sent
 	control  [controlSize]byte
 	name4    [unix.SizeofSockaddrInet4]byte
 }
