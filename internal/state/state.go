@@ -336,7 +336,7 @@ func lock(dir string) (*os.File, error) {
 	}
 }
 
-// sweep removes the directories below root whose lock nobody holds.
+// sweep removes the directories below root whose lock nobody holds any more.
 func sweep(root string) error {
 	entries, err := os.ReadDir(root)
 	if err != nil {
@@ -344,13 +344,30 @@ func sweep(root string) error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(root, e.Name())
-		if e.IsDir() && nameRule.MatchString(strings.TrimPrefix(e.Name(), hidden)) && abandoned(path) {
+		if e.IsDir() && nameRule.MatchString(strings.TrimPrefix(e.Name(), hidden)) && over(path) {
 			if err := errors.Join(removeOutside(path), os.RemoveAll(path)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// over is abandoned, a moment later if who holds the lock has begun to end: a killed
+// supervisor's sockets are closed, and its commands answered, before its lock is let go.
+func over(path string) bool {
+	if abandoned(path) {
+		return true
+	}
+	pid, err := strconv.Atoi(owner(path))
+	if err != nil || !ending(pid) {
+		return false
+	}
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(endTime.Milliseconds()))
+		unix.Close(fd)
+	}
+	return abandoned(path)
 }
 
 // removeOutside removes the sockets that links in a tunnel's directory lead to,

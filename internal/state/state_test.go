@@ -250,6 +250,7 @@ func TestDyingOwner(t *testing.T) {
 	}
 	t.Parallel()
 	root := t.TempDir() + "/w4n"
+	tidy := false
 	for range 10 {
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestDyingOwner$")
 		cmd.Env = append(os.Environ(), "STATE_TEST_DYING="+root)
@@ -268,6 +269,19 @@ func TestDyingOwner(t *testing.T) {
 		}
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
+		}
+		if tidy = !tidy; tidy {
+			// As soon as its sockets are closed, which is after it has begun to end.
+			for deadline := time.Now().Add(10 * time.Second); !ending(cmd.Process.Pid) && time.Now().Before(deadline); {
+			}
+			if err := RemoveStale(root); err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(root); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("root is left: %v", err)
+			}
+			cmd.Wait()
+			continue
 		}
 		d, err := Claim(root, "home")
 		if err != nil {
