@@ -11,8 +11,8 @@
 //	TUN device ◀─────────────────────── inbound thread ◀─ UDP socket
 //	≤ 64 packets     delivery, in turn     open  session   ≤ 64 KiB
 //	a write          coalescer, source,    in    by index  a receive
-//	                 replay window         place
-//	                      answerer goroutine ◀───┘ handshake messages
+//	                 replay window         place  │
+//	                      answerer goroutine ◀────┘ handshake messages
 //	                      timers, one a peer, none while it is idle
 //
 // Each direction has a crew of such threads (crew.go). One of them is at work; the
